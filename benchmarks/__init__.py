@@ -1,0 +1,1 @@
+"""What we claim, reproducible: each prints a ratio and writes JSON."""

@@ -1,0 +1,1 @@
+"""Decisions about capacity, as pure functions: no Ray, no HTTP, no clock."""

@@ -1,0 +1,1 @@
+"""The batch flow on Ray Data: read, plan, render, record, report."""

@@ -1,0 +1,80 @@
+"""A finished clip, what became of each task, and where its seconds went."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Status(StrEnum):
+    """The life of a task."""
+
+    PENDING = "PENDING"
+    THROTTLED = "THROTTLED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    REJECTED = "REJECTED"  # bulk only: a manifest row that never became a task
+
+
+class ClipFormat(StrEnum):
+    """How frames become a file."""
+
+    MP4 = "mp4"
+    WEBM = "webm"
+    GIF = "gif"
+    PNG = "png"  # frames as numbered PNGs in one .zip
+
+    @property
+    def suffix(self) -> str:
+        return "zip" if self is ClipFormat.PNG else self.value
+
+    @property
+    def content_type(self) -> str:
+        return {"mp4": "video/mp4", "webm": "video/webm", "gif": "image/gif", "png": "application/zip"}[self.value]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Timings(_Frozen):
+    """Seconds of one task. Those of a shared call are the task's share: they add up over the batch."""
+
+    queue_s: float = 0.0
+    load_s: float = 0.0
+    render_s: float = 0.0
+    encode_s: float = 0.0
+    store_s: float = 0.0
+
+
+class Clip(_Frozen):
+    """A stored video file."""
+
+    uri: str
+    poster_uri: str | None = None
+    sha256: str
+    clip_bytes: int = Field(ge=0)
+    width: int
+    height: int
+    frames: int
+    fps: float
+
+
+class Record(_Frozen):
+    """What the ledger keeps of one task: written by the actor at the moment its clip is stored."""
+
+    fingerprint: str
+    status: Status
+    variant: str
+    revision: str = ""
+    seed: int
+    attempts: int = 1
+    clip: Clip | None = None
+    timings: Timings = Timings()
+    billed_gpu_s: float = 0.0
+    billed_usd: float = 0.0
+    error_class: str | None = None
+    error: str | None = None
+    quarantined: bool = False
+    finished_at: str = Field(default="", description="ISO 8601, UTC")

@@ -1,0 +1,91 @@
+"""Tasks, and the groups of them that may share one model call."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+from pydantic import BaseModel, ConfigDict
+
+from schemas.request import Mode
+from schemas.shape import Shape
+
+
+class Group(BaseModel):
+    """Everything that must be equal inside one model call, and the clip format."""
+
+    model_config = ConfigDict(frozen=True)
+
+    variant: str
+    variant_digest: str
+    mode: Mode
+    width: int
+    height: int
+    frames: int
+    fps: float
+    steps: int
+    guidance: float
+    scheduler: str | None = None
+    strength: float | None = None
+    clip_format: str = "mp4"
+
+    @cached_property
+    def shape(self) -> Shape:
+        return Shape(width=self.width, height=self.height, frames=self.frames)
+
+    @cached_property
+    def key(self) -> str:
+        """16 hexadecimal digits: the same group has the same key in every process."""
+        return self._hasher.hexdigest()[:16]
+
+    @cached_property
+    def _hasher(self) -> "hashlib._Hash":
+        # The name may be an alias tomorrow; the digest says what is really rendered.
+        inputs = self.model_dump(mode="json", exclude={"variant"})
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode())
+
+    def fingerprint(self, prompt: str, negative_prompt: str, seed: int, image: str | None, video: str | None) -> str:
+        """32 hexadecimal digits of SHA-256 over every input of a task in this group."""
+        hasher = self._hasher.copy()
+        hasher.update(json.dumps((prompt, negative_prompt, seed, image, video)).encode())
+        return hasher.hexdigest()[:32]
+
+
+def derived_seed(row_id: str | None, prompt: str, negative_prompt: str, image: str | None, video: str | None) -> int:
+    """The seed of a row that names none: a function of the row, so a rerun is the same run.
+
+    Rows with ids of their own get seeds of their own; rows that are equal throughout get the same one.
+    """
+    digest = hashlib.sha256(json.dumps((row_id, prompt, negative_prompt, image, video)).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One request resolved to one variant and one seed: the unit of work, retry and billing."""
+
+    fingerprint: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    image: str | None = None
+    video: str | None = None
+
+
+@dataclass(frozen=True)
+class RenderBatch:
+    """Tasks of one group, rendered in one model call."""
+
+    group: Group
+    tasks: tuple[Task, ...]
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256("".join(task.fingerprint for task in self.tasks).encode()).hexdigest()[:16]
+
+    def split(self) -> tuple["RenderBatch", ...]:
+        """The halves of a batch that ran out of memory; itself when it is a single task."""
+        if len(self.tasks) < 2:
+            return (self,)
+        middle = len(self.tasks) // 2
+        return RenderBatch(self.group, self.tasks[:middle]), RenderBatch(self.group, self.tasks[middle:])
