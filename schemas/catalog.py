@@ -124,6 +124,9 @@ class Variant(_Frozen):
     guidance_off_at: float = Field(default=1.0, description="at or below this the model runs once a step")
     scheduler: str | None = None
     scheduler_options: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    call_options: dict[str, bool | int | float | str | tuple[float, ...]] = Field(
+        default_factory=dict, description="further arguments of the model call, e.g. LTX's decode_timestep"
+    )
     fps: float = Field(gt=0)
     strength: float = Field(default=0.7, gt=0, le=1)
     shape: ShapeRule
@@ -144,7 +147,7 @@ class Variant(_Frozen):
     def digest(self) -> str:
         """16 hexadecimal digits over what decides the pixels: part of every task's fingerprint."""
         fields = {"pipeline", "pipelines", "weights", "revision", "weight_variant", "motion_adapter", "dtype"}
-        fields |= {"vae_dtype", "loras", "scheduler_options", "speed"}
+        fields |= {"vae_dtype", "loras", "scheduler_options", "call_options", "speed"}
         inputs = self.model_dump(mode="json", include=fields)
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 

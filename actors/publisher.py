@@ -1,0 +1,149 @@
+"""From frames to a clip in the store and a record in the ledger.
+
+The order is what makes a crash harmless: poster, clip, record. A record therefore means that both files are there;
+a clip without a record is found by the next attempt, which stores nothing twice and writes the record.
+"""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from actors.encoder import EncoderSettings, encode, poster
+from actors.renderer import Rendered, TaskFailure
+from schemas.catalog import Variant
+from schemas.clip import Clip, ClipFormat, Record, Status, Timings
+from schemas.errors import CancelledError
+from storage import keys
+from storage.store import ObjectStore
+
+_SHORT_FINGERPRINT = 8
+
+
+class RecordWriter(Protocol):
+    """The part of the ledger that a publisher needs."""
+
+    def write(self, record: Record) -> object: ...
+
+
+class Publisher:
+    """Encodes, stores and records the clips of one variant. Thread-safe: it keeps nothing between calls.
+
+    Errors of the store pass through: a StorageUnavailableError after the store's own retries is worth another
+    `publish` of the same clip, which is idempotent.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        ledger: RecordWriter,
+        variant: Variant,
+        revision: str,
+        *,
+        settings: EncoderSettings = EncoderSettings(),
+        clock: Callable[[], float] = time.perf_counter,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._variant = variant
+        self._revision = revision
+        self._settings = settings
+        self._clock = clock
+        self._now = now
+
+    def publish(self, rendered: Rendered, *, queue_s: float = 0.0, load_s: float = 0.0, attempts: int = 0) -> Record:
+        """Store the clip (once, whoever else is storing it), then its record, which is returned.
+
+        `attempts` are those made before this process had the task.
+        """
+        task, group = rendered.task, rendered.group
+        clip_format = ClipFormat(group.clip_format)
+        timings = Timings(queue_s=queue_s, load_s=load_s, render_s=rendered.render_s)
+        key = keys.clip(self._variant.name, task.fingerprint, clip_format.suffix)
+        poster_key = keys.poster(self._variant.name, task.fingerprint)
+        with tempfile.TemporaryDirectory(prefix=f"rushes-{task.fingerprint[:_SHORT_FINGERPRINT]}-") as folder:
+            path = Path(folder, f"clip.{clip_format.suffix}")
+            started = self._clock()
+            metadata = self._metadata(rendered, timings)
+            encode(rendered.frames, group.fps, clip_format, path, metadata, self._settings)
+            image = poster(rendered.frames)
+            encoded = self._clock()
+            self._store.put(poster_key, image, "image/jpeg")
+            digest, clip_bytes = self._put_once(key, path, clip_format.content_type)
+            stored = self._clock()
+        record = Record(
+            fingerprint=task.fingerprint,
+            status=Status.SUCCEEDED,
+            variant=self._variant.name,
+            revision=self._revision,
+            seed=task.seed,
+            attempts=attempts + rendered.attempts,
+            clip=Clip(
+                uri=self._store.uri(key),
+                poster_uri=self._store.uri(poster_key),
+                sha256=digest,
+                clip_bytes=clip_bytes,
+                width=group.width,
+                height=group.height,
+                frames=group.frames,
+                fps=group.fps,
+            ),
+            timings=timings.model_copy(update={"encode_s": encoded - started, "store_s": stored - encoded}),
+            billed_gpu_s=rendered.render_s * self._variant.needs.gpus,
+            billed_usd=rendered.render_s / 3600 * self._variant.price_usd_per_gpu_hour,
+            finished_at=self._instant(),
+        )
+        self._ledger.write(record)
+        return record
+
+    def record_failure(self, failure: TaskFailure, *, attempts: int = 0, quarantined: bool = False) -> Record:
+        """Record that a task has no clip and why. Nothing is billed."""
+        record = Record(
+            fingerprint=failure.task.fingerprint,
+            status=Status.CANCELLED if isinstance(failure.error, CancelledError) else Status.FAILED,
+            variant=self._variant.name,
+            revision=self._revision,
+            seed=failure.task.seed,
+            attempts=attempts + failure.attempts,
+            timings=Timings(render_s=failure.lost_s),
+            error_class=type(failure.error).__name__,
+            error=str(failure.error),
+            quarantined=quarantined,
+            finished_at=self._instant(),
+        )
+        self._ledger.write(record)
+        return record
+
+    def _put_once(self, key: str, path: Path, content_type: str) -> tuple[str, int]:
+        """Store the file unless the clip is there already; SHA-256 and size of what is there afterwards."""
+        if self._store.put(key, path, content_type, if_absent=True):
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+        # Another process was first. Its file has other timings in it, so the record must describe that one.
+        data = self._store.get(key)
+        return hashlib.sha256(data).hexdigest(), len(data)
+
+    def _metadata(self, rendered: Rendered, timings: Timings) -> dict[str, Any]:
+        """What goes into the file: enough to render it again."""
+        task, group = rendered.task, rendered.group
+        return {
+            "made_by": "rushes",
+            "fingerprint": task.fingerprint,
+            "prompt": task.prompt,
+            "negative_prompt": task.negative_prompt,
+            "seed": task.seed,
+            "image": task.image,
+            "video": task.video,
+            "variant": self._variant.name,
+            "weights": self._variant.weights,
+            "revision": self._revision,
+            "group": group.model_dump(mode="json", exclude={"variant"}),
+            "timings": timings.model_dump(include={"queue_s", "load_s", "render_s"}),
+        }
+
+    def _instant(self) -> str:
+        return self._now().astimezone(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,178 @@
+"""What a pipeline's call takes, read off its signature; and the few facts that a signature does not say.
+
+diffusers names the same thing in several ways (`num_frames`, `frames`, `video_length`). Everything here is decided by
+the names of the parameters, so a family that is not in any table works as long as it uses a known name for each thing.
+No torch: the functions take names and values and give back keyword arguments.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.model import TaskMedia
+from schemas.catalog import Variant
+from schemas.errors import MediaError, VariantLoadError
+from schemas.request import Mode
+from schemas.task import Group, RenderBatch, Task
+
+# Parameter names for one thing, the preferred first.
+FRAMES = ("num_frames", "frames", "video_length")
+GUIDANCE = ("guidance_scale", "max_guidance_scale")
+RATE = ("frame_rate", "fps")
+IMAGE = ("image", "ip_adapter_image", "cond_image")
+VIDEO = ("video",)
+STRENGTH = ("strength",)
+
+# What Rushes itself sets; a catalog's `call_options` may not.
+_OURS = {
+    "prompt", "negative_prompt", "width", "height", "num_inference_steps", "generator", "output_type", "latents",
+    "return_dict", "num_videos_per_prompt", "callback_on_step_end", *FRAMES, *RATE, *IMAGE, *VIDEO, *STRENGTH,
+}  # fmt: skip
+
+# Image pipelines that take a list of images, one a prompt, and were tested to give each prompt its own. The others
+# either take one image for the whole batch (HunyuanVideo, LTXCondition) or multiply images with generators (Wan).
+_ONE_IMAGE_A_PROMPT = {
+    "LTXImageToVideoPipeline",
+    "CogVideoXImageToVideoPipeline",
+    "StableVideoDiffusionPipeline",
+}
+
+
+@dataclass(frozen=True)
+class CallForm:
+    """The call of one pipeline class."""
+
+    pipeline: str
+    parameters: frozenset[str]
+    frames: str | None
+    guidance: str | None
+    rate: str | None
+    image: str | None
+    video: str | None
+    strength: str | None
+
+    @property
+    def takes_prompt(self) -> bool:
+        return "prompt" in self.parameters
+
+    def batches(self, mode: Mode) -> bool:
+        """True when one call may hold several tasks of `mode`."""
+        if mode is Mode.TEXT_TO_VIDEO:
+            return True
+        return mode is Mode.IMAGE_TO_VIDEO and self.pipeline in _ONE_IMAGE_A_PROMPT
+
+
+def call_form(pipeline: str, call: Callable[..., object]) -> CallForm:
+    """Read the form off `call`, the class's `__call__`."""
+    names = frozenset(inspect.signature(call).parameters) - {"self", "kwargs"}
+    return CallForm(
+        pipeline=pipeline,
+        parameters=names,
+        frames=_first(FRAMES, names),
+        guidance=_first(GUIDANCE, names),
+        rate=_first(RATE, names),
+        image=_first(IMAGE, names),
+        video=_first(VIDEO, names),
+        strength=_first(STRENGTH, names),
+    )
+
+
+def check_modes(form: CallForm, variant: Variant, mode: Mode) -> None:
+    """Refuse at load time what would fail at every call.
+
+    Raises VariantLoadError when the class cannot render `mode` or does not know one of the `call_options`.
+    """
+    lacks = {
+        Mode.TEXT_TO_VIDEO: not form.takes_prompt,
+        Mode.IMAGE_TO_VIDEO: form.image is None,
+        Mode.VIDEO_TO_VIDEO: form.video is None,
+    }
+    if lacks[mode]:
+        raise VariantLoadError(
+            f"variant {variant.name!r}: {form.pipeline} cannot render {mode.value}; its call takes: "
+            + ", ".join(sorted(form.parameters))
+        )
+    if mode is not variant.modes[0]:
+        return
+    unknown = sorted(set(variant.call_options) - (form.parameters - _OURS))
+    if unknown:
+        raise VariantLoadError(
+            f"variant {variant.name!r}: {form.pipeline} has no call option {unknown[0]!r}; available: "
+            + ", ".join(sorted(form.parameters - _OURS))
+        )
+
+
+def arguments(
+    form: CallForm,
+    variant: Variant,
+    batch: RenderBatch,
+    media: Sequence[TaskMedia],
+    generators: Sequence[object],
+) -> dict[str, Any]:
+    """The keyword arguments of one call. Lists are as long as the batch, also when it is of one task.
+
+    A negative prompt goes along for every task, empty or not: if it went only when some task has one, a task's
+    clip would depend on its batch mates. Raises MediaError when a task lacks what its mode needs.
+    """
+    group = batch.group
+    out: dict[str, Any] = {k: v for k, v in _options(variant).items() if k in form.parameters}
+    if form.takes_prompt:
+        out["prompt"] = [task.prompt for task in batch.tasks]
+    if "negative_prompt" in form.parameters:
+        out["negative_prompt"] = [task.negative_prompt for task in batch.tasks]
+    _put(out, form, "width", group.width)
+    _put(out, form, "height", group.height)
+    _put(out, form, "num_inference_steps", group.steps)
+    _put(out, form, "generator", list(generators))
+    _put(out, form, "output_type", "pt")
+    if form.frames is not None:
+        out[form.frames] = group.frames
+    if form.guidance is not None:
+        out[form.guidance] = group.guidance
+    if form.guidance == "max_guidance_scale":
+        # Stable Video Diffusion ramps from the first frame to the last; the ramp may not fall.
+        out["min_guidance_scale"] = min(1.0, group.guidance)
+    if form.rate is not None:
+        out[form.rate] = _rate(form.rate, group)
+    out.update(_media(form, variant, group, batch.tasks, media))
+    return out
+
+
+def _media(
+    form: CallForm, variant: Variant, group: Group, tasks: Sequence[Task], media: Sequence[TaskMedia]
+) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    if group.mode is Mode.IMAGE_TO_VIDEO and form.image is not None:
+        images = [_required(m.image, task, group.mode, "image") for m, task in zip(media, tasks, strict=True)]
+        out[form.image] = images if form.batches(group.mode) else images[0]
+    if group.mode is Mode.VIDEO_TO_VIDEO and form.video is not None:
+        videos = [list(_required(m.video, task, group.mode, "video")) for m, task in zip(media, tasks, strict=True)]
+        out[form.video] = videos if form.batches(group.mode) else videos[0]
+        if form.strength is not None:
+            out[form.strength] = group.strength if group.strength is not None else variant.strength
+    return out
+
+
+def _required(value: Any, task: Task, mode: Mode, what: str) -> Any:
+    if value is None:
+        raise MediaError(f"task {task.fingerprint}: {mode.value} needs {what!r}")
+    return value
+
+
+def _options(variant: Variant) -> Mapping[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in variant.call_options.items()}
+
+
+def _rate(parameter: str, group: Group) -> float | int:
+    # `fps` is a micro-condition of trained whole values; `frame_rate` is a number to divide by.
+    return max(1, round(group.fps)) if parameter == "fps" else group.fps
+
+
+def _put(out: dict[str, Any], form: CallForm, name: str, value: object) -> None:
+    if name in form.parameters:
+        out[name] = value
+
+
+def _first(candidates: Sequence[str], names: frozenset[str]) -> str | None:
+    return next((name for name in candidates if name in names), None)

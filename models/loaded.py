@@ -1,0 +1,256 @@
+"""A loaded diffusers model, and how it renders a batch.
+
+**Independence of tasks.** A task's clip is a function of the task, its group and the loaded weights:
+
+- every random number of a task comes from its own `torch.Generator` on the CPU, seeded with the task's seed, so it
+  depends neither on batch mates nor on the kind or number of devices (diffusers draws there and moves the result);
+- schedulers that draw from torch's global generator, caches that decide by the mean over the batch, and media modes
+  whose class mixes inputs render one task a call, with the global generator seeded by the task;
+- what remains is arithmetic: a matrix product over a batch of 3 sums in another order than over 1. In float32 on a
+  CPU that has been measured at ≤ 4e-5 of the 0…1 range, so after rounding to bytes two clips of one task differ by
+  at most 1 of 255, in few pixels. The same batch on the same machine is equal bit for bit.
+
+**Progress and cancelling** hang on the pipeline's progress bar: every pipeline has one and moves it once a step,
+while `callback_on_step_end` is missing on some and `_interrupt` is ignored by others. Raising from there leaves the
+call at once, without decoding what nobody wants.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from models.families import CallForm, arguments
+from models.model import Cancelled, Frames, OnStep, TaskMedia
+from models.schedulers import draws_unseeded, swapped
+from models.weights import explain
+from schemas.catalog import Variant
+from schemas.errors import (
+    BadOutputError,
+    CancelledError,
+    OutOfMemoryError,
+    PermanentError,
+    RenderError,
+    RushesError,
+    VariantLoadError,
+)
+from schemas.request import Mode
+from schemas.task import RenderBatch
+
+# Frames are turned into bytes a few at a time: a float32 copy of a long clip is gigabytes.
+_FRAMES_AT_ONCE = 16
+
+
+class _AllCancelled(Exception):
+    """Leaves a model call from inside; never seen outside this module."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """One variant in memory, with a pipeline for each of its modes. One call at a time: not thread-safe."""
+
+    variant: Variant
+    revision: str
+    device: str
+    load_s: float
+    notes: tuple[str, ...]
+    pipes: Mapping[Mode, Any] = field(repr=False)
+    forms: Mapping[Mode, CallForm] = field(repr=False)
+    _schedulers: dict[tuple[Mode, str | None], Any] = field(default_factory=dict, repr=False)
+
+    def render(
+        self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
+    ) -> tuple[Frames | PermanentError, ...]:
+        """Render `batch`: one entry a task, its clip or a BadOutputError or CancelledError.
+
+        Raises OutOfMemoryError (accelerator memory is freed first), RenderError with the class and text of whatever
+        else the pipeline raised, MediaError when a task lacks its image or video.
+        """
+        mode = batch.group.mode
+        if mode not in self.pipes:
+            available = ", ".join(mode.value for mode in self.pipes)
+            raise RenderError(f"{self.variant.name} was not loaded for {mode.value}; available: {available}")
+        pipe = self.pipes[mode]
+        pipe.scheduler = self._scheduler(mode, batch.group.scheduler)
+        parts = self._parts(batch, pipe)
+        outcomes: list[Frames | PermanentError] = []
+        for index, part in enumerate(parts):
+            part_media = media[len(outcomes) : len(outcomes) + len(part.tasks)]
+
+            def step(done: int, total: int, before: int = index) -> None:
+                on_step(before * total + done, len(parts) * total)
+
+            outcomes.extend(self._render_one(pipe, part, part_media, step, cancelled))
+        return tuple(outcomes)
+
+    def _parts(self, batch: RenderBatch, pipe: Any) -> tuple[RenderBatch, ...]:
+        """The batch itself, or its tasks one by one where they would otherwise not be independent."""
+        together = (
+            self.forms[batch.group.mode].batches(batch.group.mode)
+            and not draws_unseeded(pipe.scheduler)
+            and self.variant.speed.cache != "first_block"
+        )
+        return (batch,) if together else tuple(RenderBatch(batch.group, (task,)) for task in batch.tasks)
+
+    def _render_one(
+        self, pipe: Any, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
+    ) -> tuple[Frames | PermanentError, ...]:
+        import torch
+
+        def check() -> None:
+            unwanted = cancelled()
+            if unwanted and all(task.fingerprint in unwanted for task in batch.tasks):
+                raise _AllCancelled
+
+        generators = [torch.Generator("cpu").manual_seed(task.seed) for task in batch.tasks]
+        call = arguments(self.forms[batch.group.mode], self.variant, batch, media, generators)
+        _set_guider(pipe, batch.group.guidance)
+        try:
+            check()
+            with _watched(pipe, on_step, check), torch.random.fork_rng(devices=self._random_devices()):
+                torch.manual_seed(batch.tasks[0].seed)
+                frames = pipe(**call).frames
+            unwanted = cancelled()
+            return tuple(
+                CancelledError(f"task {task.fingerprint} was cancelled")
+                if task.fingerprint in unwanted
+                else to_clip(clip, batch, task.fingerprint)
+                for task, clip in zip(batch.tasks, _checked(frames, batch), strict=True)
+            )
+        except _AllCancelled:
+            return tuple(CancelledError(f"task {task.fingerprint} was cancelled") for task in batch.tasks)
+        except RushesError:
+            raise
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise OutOfMemoryError(f"{self.variant.name}, {batch.group.shape}: {explain(error)}") from None
+            raise RenderError(f"{self.variant.name}: {explain(error)}") from error
+        finally:
+            # Offloaded parts go back and step caches are forgotten, also after an error half way.
+            pipe.maybe_free_model_hooks()
+            if self.device.startswith("cuda"):
+                _free_if_failing()
+
+    def _random_devices(self) -> list[int]:
+        import torch
+
+        return [torch.cuda.current_device()] if self.device.startswith("cuda") else []
+
+    def _scheduler(self, mode: Mode, name: str | None) -> Any:
+        """The scheduler called `name`, made once; None is the variant's own. Schedulers keep state: one a mode."""
+        own = self._schedulers.setdefault((mode, None), self.pipes[mode].scheduler)
+        if name is None or name == type(own).__name__:
+            return own
+        if (mode, name) not in self._schedulers:
+            try:
+                self._schedulers[mode, name] = swapped(self.variant, own, name)
+            except VariantLoadError as error:
+                raise RenderError(str(error)) from error
+        return self._schedulers[mode, name]
+
+
+def to_clip(clip: Any, batch: RenderBatch, fingerprint: str) -> Frames | BadOutputError:
+    """One clip of a model's output, a tensor (frames, 3, height, width) in 0…1, as bytes; or what is wrong with it."""
+    import torch
+
+    shape = batch.group.shape
+    expected = (shape.frames, 3, shape.height, shape.width)
+    if tuple(clip.shape) != expected:
+        return BadOutputError(f"task {fingerprint}: the model returned {_size(clip.shape)}, not {_size(expected)}")
+    out = np.empty((shape.frames, shape.height, shape.width, 3), dtype=np.uint8)
+    for start in range(0, shape.frames, _FRAMES_AT_ONCE):
+        piece = clip[start : start + _FRAMES_AT_ONCE].float()
+        if not bool(torch.isfinite(piece).all()):
+            return BadOutputError(
+                f"task {fingerprint}: frames {start}… are not numbers (NaN or infinite); "
+                "half precision often overflows in the VAE: try vae_dtype = 'float32'"
+            )
+        bytes_ = piece.clamp(0, 1).mul(255).round().to(torch.uint8)
+        out[start : start + _FRAMES_AT_ONCE] = bytes_.permute(0, 2, 3, 1).cpu().numpy()
+    return out
+
+
+def _checked(frames: Any, batch: RenderBatch) -> Any:
+    if len(frames) != len(batch.tasks):
+        raise BadOutputError(f"the model returned {len(frames)} clips for {len(batch.tasks)} tasks")
+    return frames
+
+
+def _size(shape: Any) -> str:
+    return "×".join(map(str, shape))
+
+
+def _set_guider(pipe: Any, guidance: float) -> None:
+    """Pipelines with a guider (HunyuanVideo 1.5) take the guidance there and not in the call."""
+    guider = getattr(pipe, "guider", None)
+    if guider is not None and getattr(guider, "guidance_scale", guidance) != guidance:
+        pipe.guider = guider.new(guidance_scale=guidance)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _free_if_failing() -> None:
+    """Give memory back to the device when a call ended in an exception; after a good one the next call reuses it."""
+    import sys
+
+    import torch
+
+    if sys.exc_info()[0] is not None:
+        torch.cuda.empty_cache()
+
+
+class _Steps:
+    """Stands in for tqdm's bar. diffusers uses it as a context manager and calls `update()`."""
+
+    def __init__(self, total: int, on_step: OnStep, check: Any) -> None:
+        self.total, self.n = total, 0
+        self._on_step, self._check = on_step, check
+
+    def __enter__(self) -> "_Steps":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, steps: int = 1) -> None:
+        self.n = min(self.n + steps, self.total)
+        self._on_step(self.n, self.total)
+        if self.n < self.total:
+            self._check()
+
+    def set_postfix(self, *_: object, **__: object) -> None:
+        pass
+
+    set_description = set_postfix
+
+
+@contextmanager
+def _watched(pipe: Any, on_step: OnStep, check: Any) -> Iterator[None]:
+    """Inside, `pipe`'s progress bar reports to `on_step` and asks `check` between steps."""
+
+    def progress_bar(iterable: Any = None, total: int | None = None) -> Any:
+        if iterable is None:
+            return _Steps(total or 1, on_step, check)
+        return _stepped(iterable, on_step, check)
+
+    pipe.progress_bar = progress_bar
+    try:
+        yield
+    finally:
+        del pipe.progress_bar
+
+
+def _stepped(iterable: Any, on_step: OnStep, check: Any) -> Iterator[Any]:
+    items = list(iterable)
+    bar = _Steps(len(items), on_step, check)
+    for item in items:
+        yield item
+        bar.update()

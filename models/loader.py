@@ -1,0 +1,217 @@
+"""From a catalog entry to a loaded model: classes by name, weights, adapters, scheduler, speed settings.
+
+Weights are loaded once however many modes a variant has: the pipelines of the other modes are built over the
+components of the first. (Not with `from_pipe`, which casts the shared components to float32.)
+"""
+
+import inspect
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from models.families import call_form, check_modes
+from models.loaded import LoadedModel
+from models.schedulers import swapped
+from models.speed import apply_speed
+from models.weights import Weights, WeightsStore, explain, find_weights
+from schemas.catalog import Adapter, Variant
+from schemas.errors import RushesError, TransientError, VariantLoadError
+from schemas.request import Mode
+
+log = logging.getLogger(__name__)
+
+
+def load(
+    variant: Variant,
+    *,
+    modes: Sequence[Mode] | None = None,
+    device: str | None = None,
+    cache: Path | None = None,
+    store: WeightsStore | None = None,
+) -> LoadedModel:
+    """Load `variant` for `modes` (all of its own by default) onto `device` (`cuda` if there is one, else `cpu`).
+
+    `store` fetches `s3://` weights; `cache` is the node's folder for them. Raises VariantLoadError, naming the
+    variant, the setting and the choices; transient errors of the store pass through.
+    """
+    started = time.perf_counter()
+    wanted = tuple(modes or variant.modes)
+    absent = [mode.value for mode in wanted if mode not in variant.modes]
+    if absent:
+        raise _wrong(variant, f"does not render {absent[0]}", (mode.value for mode in variant.modes))
+    try:
+        return _load(variant, wanted, device, cache, store, started)
+    except TransientError:
+        raise
+    except VariantLoadError as error:
+        text = str(error)
+        raise error if variant.name in text else VariantLoadError(f"variant {variant.name!r}: {text}") from error
+    except RushesError:
+        raise
+    except Exception as error:
+        raise VariantLoadError(f"variant {variant.name!r}: {explain(error)}") from error
+
+
+def _load(
+    variant: Variant,
+    modes: tuple[Mode, ...],
+    device: str | None,
+    cache: Path | None,
+    store: WeightsStore | None,
+    started: float,
+) -> LoadedModel:
+    import torch
+
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if chosen.startswith("cuda") and not torch.cuda.is_available():
+        raise _wrong(variant, f"device {chosen!r}: this machine has no CUDA device", ("cpu",))
+    classes = {mode: pipeline_class(variant, variant.pipeline_for(mode)) for mode in modes}
+    forms = {mode: call_form(cls.__name__, cls.__call__) for mode, cls in classes.items()}
+    for mode, form in forms.items():
+        check_modes(form, variant, mode)
+
+    def weights_of(source: str, revision: str | None, patterns: Sequence[str] | None = None) -> Weights:
+        return find_weights(source, revision, cache=cache, store=store, download=_hub(variant, patterns))
+
+    notes: list[str] = []
+    weights = weights_of(variant.weights, variant.revision)
+    dtype = _dtype(variant.dtype, chosen, notes)
+    first = classes[modes[0]]
+    pipe = first.from_pretrained(
+        str(weights.folder),
+        dtype={"default": dtype, "vae": _dtype(variant.vae_dtype or variant.dtype, chosen, notes)},
+        variant=variant.weight_variant,
+        use_safetensors=True,
+        local_files_only=True,
+        **_motion_adapter(variant, dtype, weights_of),
+    )
+    _add_loras(variant, pipe, weights_of)
+    if variant.scheduler is not None or variant.scheduler_options:
+        pipe.scheduler = swapped(variant, pipe.scheduler, variant.scheduler)
+    notes.extend(apply_speed(variant, pipe, chosen))
+    pipes = {mode: pipe if cls is first else _sibling(cls, pipe) for mode, cls in classes.items()}
+    for note in notes:
+        log.info("variant %s: %s", variant.name, note)
+    return LoadedModel(
+        variant=variant,
+        revision=weights.revision,
+        device=chosen,
+        load_s=time.perf_counter() - started,
+        notes=tuple(dict.fromkeys(notes)),
+        pipes=pipes,
+        forms=forms,
+    )
+
+
+def pipeline_class(variant: Variant, name: str) -> Any:
+    """The diffusers pipeline class called `name`. Raises VariantLoadError with the video classes there are."""
+    import diffusers
+
+    found = getattr(diffusers, name, None) if name.endswith("Pipeline") else None
+    if not (inspect.isclass(found) and issubclass(found, diffusers.DiffusionPipeline)):
+        words = (
+            "Video",
+            "Wan",
+            "LTX",
+            "CogVideoX",
+            "AnimateDiff",
+            "Mochi",
+            "Allegro",
+            "Cosmos",
+            "SkyReels",
+            "Kandinsky5",
+        )
+        choices = (n for n in dir(diffusers) if n.endswith("Pipeline") and any(word in n for word in words))
+        raise _wrong(variant, f"pipeline {name!r} is no diffusers pipeline", choices)
+    return found
+
+
+def _sibling(cls: Any, pipe: Any) -> Any:
+    """A pipeline of another mode over the components and the settings of `pipe`."""
+    accepted = set(inspect.signature(cls.__init__).parameters)
+    components = {name: part for name, part in pipe.components.items() if name in accepted}
+    settings = {
+        name: value
+        for name, value in pipe.config.items()
+        if name in accepted and name not in components and not name.startswith("_")
+    }
+    return cls(**components, **settings)
+
+
+def _dtype(name: str, device: str, notes: list[str]) -> Any:
+    import torch
+
+    # Half precision on a CPU is emulated: slower, and several layers have no kernel for it.
+    if device == "cpu" and name != "float32":
+        notes.append(f"{name} runs as float32 on a CPU")
+        return torch.float32
+    return getattr(torch, name)
+
+
+def _motion_adapter(variant: Variant, dtype: Any, weights_of: Callable[[str, str | None], Weights]) -> dict[str, Any]:
+    if variant.motion_adapter is None:
+        return {}
+    import diffusers
+
+    folder = weights_of(variant.motion_adapter, None).folder
+    adapter = diffusers.MotionAdapter.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
+    return {"motion_adapter": adapter}
+
+
+def _add_loras(variant: Variant, pipe: Any, weights_of: Callable[[str, str | None, Sequence[str]], Weights]) -> None:
+    """Load every LoRA of the variant and set their weights. A single file may stand for its folder."""
+    if not variant.loras:
+        return
+    if not hasattr(pipe, "load_lora_weights"):
+        raise _wrong(variant, f"loras: {type(pipe).__name__} takes none", ())
+    names: list[str] = []
+    for index, lora in enumerate(variant.loras):
+        folder, file = _lora_file(variant, lora, weights_of)
+        name = lora.name or f"lora{index}"
+        try:
+            pipe.load_lora_weights(str(folder), weight_name=file, adapter_name=name, use_safetensors=True)
+        except ImportError as error:
+            raise _wrong(variant, f"loras need peft: {explain(error)}", ("pip install 'rushes[finetune]'",)) from error
+        names.append(name)
+    pipe.set_adapters(names, [lora.weight for lora in variant.loras])
+
+
+def _lora_file(
+    variant: Variant, lora: Adapter, weights_of: Callable[[str, str | None, Sequence[str]], Weights]
+) -> tuple[Path, str]:
+    path = Path(lora.source).expanduser()
+    if path.suffix == ".safetensors" and path.is_file():
+        return path.parent, path.name
+    folder = weights_of(lora.source, lora.revision, (lora.weight_file or "*.safetensors",)).folder
+    files = sorted(file.name for file in folder.glob("*.safetensors"))
+    if lora.weight_file is not None and lora.weight_file in files:
+        return folder, lora.weight_file
+    if lora.weight_file is None and len(files) == 1:
+        return folder, files[0]
+    raise _wrong(variant, f"loras: {lora.source} needs a weight_file that is there, got {lora.weight_file!r}", files)
+
+
+def _hub(variant: Variant, patterns: Sequence[str] | None) -> Callable[[str, str | None], str]:
+    """A download of what `variant` needs from a hub repository, in safetensors, into the hub's own shared cache."""
+
+    def download(hub_id: str, revision: str | None) -> str:
+        import diffusers
+        from huggingface_hub import snapshot_download
+
+        if hub_id == variant.weights and patterns is None:
+            return str(
+                diffusers.DiffusionPipeline.download(
+                    hub_id, revision=revision, variant=variant.weight_variant, use_safetensors=True
+                )
+            )
+        wanted = list(patterns or ("*.safetensors", "*.json"))
+        return str(snapshot_download(hub_id, revision=revision, allow_patterns=wanted))
+
+    return download
+
+
+def _wrong(variant: Variant, what: str, choices: object) -> VariantLoadError:
+    listed = ", ".join(map(str, choices)) if hasattr(choices, "__iter__") else ""
+    return VariantLoadError(f"variant {variant.name!r}: {what}" + (f"; available: {listed}" if listed else ""))

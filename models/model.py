@@ -1,0 +1,68 @@
+"""What a loaded model is to those who render with it. No torch here: actors and fakes import this module freely."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from schemas.catalog import Variant
+from schemas.errors import PermanentError
+from schemas.task import RenderBatch
+
+# One clip: (frames, height, width, 3), red green blue, 0…255.
+Frames = npt.NDArray[np.uint8]
+
+# Told after every denoising step: steps done, steps in all, of the present model call.
+OnStep = Callable[[int, int], None]
+
+# Asked between steps: the fingerprints of the tasks that nobody wants any more.
+Cancelled = Callable[[], frozenset[str]]
+
+
+@dataclass(frozen=True)
+class TaskMedia:
+    """What one task brings beside its prompt, already in the shape of the clip."""
+
+    image: Image.Image | None = None
+    video: tuple[Image.Image, ...] | None = field(default=None, repr=False)
+
+
+def nobody_cancelled() -> frozenset[str]:
+    return frozenset()
+
+
+def ignore_step(done: int, total: int) -> None:
+    """For callers who do not watch."""
+
+
+class Model(Protocol):
+    """One variant, loaded. A diffusers pipeline in production; tests wrap one to script its failures."""
+
+    @property
+    def variant(self) -> Variant: ...
+
+    @property
+    def revision(self) -> str:
+        """What exactly was loaded: the hub's commit or a digest of the files."""
+        ...
+
+    @property
+    def load_s(self) -> float: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where the machine forced something other than the catalog says, in sentences."""
+        ...
+
+    def render(
+        self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
+    ) -> tuple[Frames | PermanentError, ...]:
+        """Render the tasks of `batch`; one entry a task, in order: its clip, or why it has none.
+
+        `media` is as long as the batch. An entry is a BadOutputError (NaN, wrong shape) or a CancelledError.
+        What concerns the whole call is raised: OutOfMemoryError, RenderError.
+        """
+        ...

@@ -1,0 +1,142 @@
+"""The catalog's speed settings, applied to a loaded pipeline."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from schemas.catalog import Variant
+from schemas.errors import VariantLoadError
+
+_CACHES = {
+    "first_block": "FirstBlockCacheConfig",
+    "mag": "MagCacheConfig",
+    "pab": "PyramidAttentionBroadcastConfig",
+    "taylorseer": "TaylorSeerCacheConfig",
+}
+
+# The library's defaults do nothing (PAB skips no layer; TaylorSeer's patterns match none), so these stand in.
+_CACHE_DEFAULTS: dict[str, dict[str, object]] = {
+    "pab": {"spatial_attention_block_skip_range": 2},
+    "taylorseer": {"use_lite_mode": True},
+}
+
+
+def apply_speed(variant: Variant, pipe: Any, device: str) -> list[str]:
+    """Apply `variant.speed` and move `pipe` to `device`. Returns notes on what the machine cannot do.
+
+    Raises VariantLoadError when the class does not support a setting.
+    """
+    speed = variant.speed
+    notes: list[str] = []
+    for wanted, method, setting in (
+        (speed.vae_tiling, "enable_tiling", "vae_tiling"),
+        (speed.vae_slicing, "enable_slicing", "vae_slicing"),
+    ):
+        if wanted:
+            if not hasattr(pipe.vae, method):
+                raise _unsupported(variant, setting, type(pipe.vae).__name__)
+            getattr(pipe.vae, method)()
+    if speed.attention_backend is not None:
+        _set_attention(variant, pipe, speed.attention_backend)
+    if speed.cache is not None:
+        _enable_cache(variant, pipe)
+    notes.extend(_place(variant, pipe, device))
+    if speed.channels_last:
+        _channels_last(pipe)
+    if speed.compile:
+        _compile(variant, pipe)
+    return notes
+
+
+def denoisers(pipe: Any) -> Iterator[tuple[str, Any]]:
+    """The networks that run once a step (Wan 2.2 A14B has two)."""
+    for name in ("transformer", "transformer_2", "unet"):
+        part = getattr(pipe, name, None)
+        if part is not None:
+            yield name, part
+
+
+def _set_attention(variant: Variant, pipe: Any, backend: str) -> None:
+    for _, part in denoisers(pipe):
+        if not hasattr(part, "set_attention_backend"):
+            raise _unsupported(variant, "attention_backend", type(part).__name__)
+        try:
+            part.set_attention_backend(backend)
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise VariantLoadError(f"variant {variant.name!r}: attention_backend {backend!r}: {error}") from error
+
+
+def _enable_cache(variant: Variant, pipe: Any) -> None:
+    import diffusers
+
+    name = variant.speed.cache
+    assert name is not None
+    config_class = getattr(diffusers, _CACHES[name])
+    known = {field.name for field in dataclasses.fields(config_class)}
+    options: dict[str, Any] = {**_CACHE_DEFAULTS.get(name, {}), **variant.speed.cache_options}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise VariantLoadError(
+            f"variant {variant.name!r}: cache {name!r} has no option {unknown[0]!r}; available: "
+            + ", ".join(sorted(known))
+        )
+    if name == "mag":
+        # TOML's options are scalars: the ratios come as "1.0, 0.99, …".
+        if isinstance(options.get("mag_ratios"), str):
+            options["mag_ratios"] = [float(ratio) for ratio in options["mag_ratios"].split(",")]
+        options.setdefault("num_inference_steps", variant.steps)
+    if name == "pab":
+        options["current_timestep_callback"] = lambda: pipe.current_timestep
+    for _, part in denoisers(pipe):
+        if not hasattr(part, "enable_cache"):
+            raise _unsupported(variant, f"cache {name!r}", type(part).__name__)
+        try:
+            part.enable_cache(config_class(**options))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise VariantLoadError(
+                f"variant {variant.name!r}: cache {name!r} on {type(part).__name__}: {error}"
+            ) from error
+
+
+def _place(variant: Variant, pipe: Any, device: str) -> list[str]:
+    offload = variant.speed.offload
+    if offload != "none" and device == "cpu":
+        pipe.to(device)
+        return [f"offload {offload!r} does nothing on a CPU"]
+    if offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    elif offload == "group":
+        import torch
+
+        pipe.enable_group_offload(
+            onload_device=torch.device(device),
+            offload_device=torch.device("cpu"),
+            offload_type="leaf_level",
+            use_stream=True,
+        )
+    else:
+        pipe.to(device)
+    return []
+
+
+def _channels_last(pipe: Any) -> None:
+    """Convolutions read channels innermost; torch has one such layout for images and one for volumes."""
+    import torch
+
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for part in (pipe.vae, *(part for _, part in denoisers(pipe))):
+        for parameter in part.parameters():
+            if parameter.dim() in layouts:
+                parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.dim()])
+
+
+def _compile(variant: Variant, pipe: Any) -> None:
+    for _, part in denoisers(pipe):
+        # Blocks repeat, so one compiled block serves all: minutes of compilation become seconds.
+        if not getattr(part, "_repeated_blocks", None):
+            raise _unsupported(variant, "compile", type(part).__name__)
+        part.compile_repeated_blocks()
+
+
+def _unsupported(variant: Variant, setting: str, what: str) -> VariantLoadError:
+    return VariantLoadError(f"variant {variant.name!r}: {what} does not support {setting}")
