@@ -1,0 +1,40 @@
+# Two commands: `make demo` and `make test`. PYTHON is any Python 3.11 to 3.13.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= out/demo
+
+.PHONY: demo test test-fast check format env clean embedded
+.DEFAULT_GOAL := demo
+
+env: $(VENV)/.installed
+
+# torch comes first and alone: an exact version, so that an index with a CPU build gives that one.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: env  ## render the example manifest on the embedded default and show where to look
+	$(BIN)/rushes render examples/prompts.jsonl --out $(OUT) --yes
+	@echo "open $(OUT)/contact-sheet.png"
+
+test: env  ## everything
+	$(BIN)/python -m pytest
+
+test-fast: env  ## the fast set
+	$(BIN)/python -m pytest -m "not slow"
+
+check: env  ## lint, types, the import rule
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf out build *.egg-info

@@ -1,0 +1,60 @@
+"""Joining a Ray cluster, or starting one here."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from cluster.topology import Topology, topology_of
+from schemas.errors import ConfigError
+
+# What the actors import, and nothing else, travels to a remote cluster.
+_ROOMS = ("schemas", "storage", "models", "cluster", "actors", "pipelines", "rushes")
+
+
+@contextmanager
+def connected(address: str | None, *, num_cpus: int | None = None, num_gpus: int | None = None) -> Iterator[Topology]:
+    """A connection to the Ray cluster at `address`, or to one started here and stopped at the end.
+
+    A connection that this process already has is used and left open. On a remote cluster the code of this
+    installation travels with the job. Raises ConfigError when there is no cluster at `address`.
+    """
+    if ray.is_initialized():
+        yield topology_of(ray.nodes())
+        return
+    quiet = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address is None:
+            # One thread an actor unless the catalog gives it more CPUs: Ray sets OMP_NUM_THREADS from num_cpus.
+            ray.init(num_cpus=num_cpus, num_gpus=num_gpus, runtime_env=_local_env(), **quiet)
+        else:
+            ray.init(address=address, runtime_env=_remote_env(), **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = address or "this machine"
+        raise ConfigError(f"--address: no Ray cluster at {where}: {error}") from error
+    try:
+        yield topology_of(ray.nodes())
+    finally:
+        ray.shutdown()
+
+
+def _root() -> Path:
+    return Path(__file__).resolve().parent.parent
+
+
+def _local_env() -> dict[str, object]:
+    # The workers of a local cluster see this checkout, whichever folder the command was started in.
+    path = os.pathsep.join(filter(None, (str(_root()), os.environ.get("PYTHONPATH"))))
+    return {"env_vars": {"PYTHONPATH": path}}
+
+
+def _remote_env() -> dict[str, object]:
+    """The rooms as a working folder of their own: neither the caller's data nor its outputs are uploaded."""
+    staged = Path(tempfile.mkdtemp(prefix="rushes-code-"))
+    for room in _ROOMS:
+        (staged / room).symlink_to(_root() / room)
+    return {"working_dir": str(staged), "excludes": ["**/__pycache__"]}

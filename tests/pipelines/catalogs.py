@@ -1,0 +1,51 @@
+"""Catalogs for tests: tiny variants with the rules of real ones."""
+
+from schemas.catalog import Catalog, parse_catalog
+
+TWO_VARIANTS = """
+[variants.small]
+pipeline = "WanPipeline"
+weights = "embedded:tiny-random"
+modes = ["text_to_video", "image_to_video"]
+dtype = "float32"
+steps = 2
+guidance = 3.0
+fps = 8
+max_batch = 4
+aliases = ["petit"]
+price_usd_per_gpu_hour = 2.0
+shape.divisor = 16
+shape.frame_step = 4
+shape.frame_offset = 1
+shape.min_frames = 5
+shape.max_frames = 33
+shape.max_pixels = 16384
+shape.native = [[64, 64, 17], [96, 64, 17]]
+latent = { channels = 16, spatial = 8, temporal = 4 }
+needs = { gpus = 0, cpus = 1 }
+
+[variants.swift]
+pipeline = "WanPipeline"
+weights = "embedded:tiny-random"
+modes = ["text_to_video"]
+dtype = "float32"
+steps = 1
+guidance = 1.0
+fps = 8
+max_batch = 3
+price_usd_per_gpu_hour = 1.0
+shape.divisor = 32
+shape.frame_step = 4
+shape.frame_offset = 1
+shape.min_frames = 5
+shape.max_frames = 17
+shape.max_pixels = 4096
+shape.native = [[64, 64, 17]]
+latent = { channels = 16, spatial = 8, temporal = 4 }
+needs = { gpus = 0, cpus = 1 }
+"""
+
+
+def two_variants() -> Catalog:
+    """`small` takes images and many shapes; `swift` is cheaper and takes few."""
+    return parse_catalog(TWO_VARIANTS, "two-variants.toml")
