@@ -81,9 +81,9 @@ def succeeded_record(fingerprint: str) -> str:
     return f"{record_prefix(fingerprint)}json"
 
 
-def tried_record(fingerprint: str, digest: str) -> str:
+def tried_record(fingerprint: str, digest: str, quarantined: bool = False) -> str:
     """`digest` is of the record's content, so that an object under this key never changes."""
-    return f"{record_prefix(fingerprint)}{digest}.json"
+    return f"{record_prefix(fingerprint)}{digest}{'-quarantined' if quarantined else ''}.json"
 
 
 def fingerprint_of_record(key: str) -> str | None:
@@ -96,6 +96,12 @@ def is_succeeded_record(key: str) -> bool:
     """Whether the key alone says that its task succeeded."""
     match = _RECORD.fullmatch(key)
     return match is not None and match["tried"] is None
+
+
+def is_quarantined_record(key: str) -> bool:
+    """Whether the key alone says that its task was given up."""
+    match = _RECORD.fullmatch(key)
+    return match is not None and (match["tried"] or "").endswith("-quarantined")
 
 
 def compacted(name: str) -> str:

@@ -65,8 +65,8 @@ def list_uris(uri: str, suffixes: tuple[str, ...] = ()) -> list[FoundFile]:
     """The files that a URI names, sorted by URI: an object itself, a folder's files at any depth, or a glob's matches.
 
     In a glob `*` and `?` stay inside a folder and `**` crosses them. Below a folder, names starting with `.` or `_` are
-    skipped, as data tools do. `suffixes` (with or without a dot, any case) narrows folders and globs but not a file named
-    outright. ObjectMissingError when nothing is found.
+    skipped, as data tools do. `suffixes` (with or without a dot, any case) narrows folders and globs, not a file
+    named outright. ObjectMissingError when nothing is found.
     """
     exact = None if uri.endswith("/") else head_uri(uri)
     if exact is not None:  # First, since a file may well be called "take[1].jsonl".
