@@ -5,6 +5,7 @@ a clip without a record is found by the next attempt, which stores nothing twice
 """
 
 import hashlib
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from actors.renderer import Rendered, TaskFailure
 from schemas.catalog import Variant
 from schemas.clip import Clip, ClipFormat, Record, Status, Timings
 from schemas.errors import CancelledError
+from schemas.task import Group, Task
 from storage import keys
 from storage.store import ObjectStore
 
@@ -43,7 +45,7 @@ class Publisher:
         variant: Variant,
         revision: str,
         *,
-        settings: EncoderSettings = EncoderSettings(),
+        settings: EncoderSettings = EncoderSettings(),  # noqa: B008 (frozen)
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -75,6 +77,7 @@ class Publisher:
             self._store.put(poster_key, image, "image/jpeg")
             digest, clip_bytes = self._put_once(key, path, clip_format.content_type)
             stored = self._clock()
+        held_s = rendered.render_s + rendered.lost_s + load_s
         record = Record(
             fingerprint=task.fingerprint,
             status=Status.SUCCEEDED,
@@ -93,15 +96,15 @@ class Publisher:
                 fps=group.fps,
             ),
             timings=timings.model_copy(update={"encode_s": encoded - started, "store_s": stored - encoded}),
-            billed_gpu_s=rendered.render_s * self._variant.needs.gpus,
-            billed_usd=rendered.render_s / 3600 * self._variant.price_usd_per_gpu_hour,
+            billed_gpu_s=held_s * (self._variant.needs.gpus or 1.0),
+            billed_usd=held_s / 3600 * self._variant.price_usd_per_gpu_hour,
             finished_at=self._instant(),
         )
         self._ledger.write(record)
         return record
 
     def record_failure(self, failure: TaskFailure, *, attempts: int = 0, quarantined: bool = False) -> Record:
-        """Record that a task has no clip and why. Nothing is billed."""
+        """Record that a task has no clip and why, for people in `failures/` too. Nothing is billed."""
         record = Record(
             fingerprint=failure.task.fingerprint,
             status=Status.CANCELLED if isinstance(failure.error, CancelledError) else Status.FAILED,
@@ -115,6 +118,9 @@ class Publisher:
             quarantined=quarantined,
             finished_at=self._instant(),
         )
+        account = {**self._inputs(failure.task, failure.group), **record.model_dump(mode="json", exclude_none=True)}
+        body = json.dumps(account, indent=1, ensure_ascii=False).encode()
+        self._store.put(keys.failure(failure.task.fingerprint), body, "application/json")
         self._ledger.write(record)
         return record
 
@@ -129,9 +135,11 @@ class Publisher:
 
     def _metadata(self, rendered: Rendered, timings: Timings) -> dict[str, Any]:
         """What goes into the file: enough to render it again."""
-        task, group = rendered.task, rendered.group
+        times = timings.model_dump(include={"queue_s", "load_s", "render_s"})
+        return {"made_by": "rushes", **self._inputs(rendered.task, rendered.group), "timings": times}
+
+    def _inputs(self, task: Task, group: Group) -> dict[str, Any]:
         return {
-            "made_by": "rushes",
             "fingerprint": task.fingerprint,
             "prompt": task.prompt,
             "negative_prompt": task.negative_prompt,
@@ -142,7 +150,6 @@ class Publisher:
             "weights": self._variant.weights,
             "revision": self._revision,
             "group": group.model_dump(mode="json", exclude={"variant"}),
-            "timings": timings.model_dump(include={"queue_s", "load_s", "render_s"}),
         }
 
     def _instant(self) -> str:

@@ -89,7 +89,7 @@ def _load(
     )
     _add_loras(variant, pipe, weights_of)
     if variant.scheduler is not None or variant.scheduler_options:
-        pipe.scheduler = swapped(variant, pipe.scheduler, variant.scheduler)
+        pipe.scheduler = swapped(variant, pipe.scheduler, variant.scheduler, variant.scheduler_options)
     notes.extend(apply_speed(variant, pipe, chosen))
     pipes = {mode: pipe if cls is first else _sibling(cls, pipe) for mode, cls in classes.items()}
     for note in notes:

@@ -29,9 +29,10 @@ def is_flow(scheduler: Any) -> bool:
     return "FlowMatch" in type(scheduler).__name__ or bool(scheduler.config.get("use_flow_sigmas", False))
 
 
-def swapped(variant: Variant, scheduler: Any, name: str | None) -> Any:
-    """A fresh scheduler called `name` (None: the same class) with the configuration of `scheduler` and the
-    variant's `scheduler_options`.
+def swapped(
+    variant: Variant, scheduler: Any, name: str | None, options: Mapping[str, float | int | str | bool] | None = None
+) -> Any:
+    """A fresh scheduler called `name` (None: the same class) with the configuration of `scheduler` and `options`.
 
     Raises VariantLoadError with the choices when the class does not fit or an option does not exist.
     """
@@ -46,12 +47,12 @@ def swapped(variant: Variant, scheduler: Any, name: str | None) -> Any:
         )
     cls = getattr(diffusers, wanted)
     known = set(cls._get_init_keys(cls))
-    unknown = sorted(set(variant.scheduler_options) - known)
+    unknown = sorted(set(options or {}) - known)
     if unknown:
         raise VariantLoadError(
             f"variant {variant.name!r}: {wanted} has no option {unknown[0]!r}; available: {', '.join(sorted(known))}"
         )
-    return cls.from_config(scheduler.config, **{**_carried(scheduler, known), **variant.scheduler_options})
+    return cls.from_config(scheduler.config, **{**_carried(scheduler, known), **(options or {})})
 
 
 def _carried(scheduler: Any, known: set[str]) -> Mapping[str, object]:

@@ -130,7 +130,7 @@ def folder_revision(folder: Path) -> str:
 
 
 def _embedded(name: str) -> Weights:
-    available = sorted(path.parent.name for path in EMBEDDED.glob("*/model_index.json"))
+    available = sorted(path.name for path in EMBEDDED.iterdir() if path.is_dir()) if EMBEDDED.is_dir() else []
     if name not in available:
         raise VariantLoadError(f"no embedded model {name!r}; available: {', '.join(available) or 'none'}")
     return Weights(EMBEDDED / name, folder_revision(EMBEDDED / name))
