@@ -2,7 +2,9 @@
 
 import logging
 import os
+import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,12 +29,18 @@ def connected(address: str | None, *, num_cpus: int | None = None, num_gpus: int
         yield topology_of(ray.nodes())
         return
     quiet = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
+    # Ray's own lines would break the progress view; its log files keep them. Our actors tell us what happens.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     try:
         if address is None:
             # One thread an actor unless the catalog gives it more CPUs: Ray sets OMP_NUM_THREADS from num_cpus.
-            ray.init(num_cpus=num_cpus, num_gpus=num_gpus, runtime_env=_local_env(), **quiet)
+            with _stderr_closed():
+                ray.init(num_cpus=num_cpus, num_gpus=num_gpus, runtime_env=_local_env(), **quiet)
         else:
-            ray.init(address=address, runtime_env=_remote_env(), **quiet)
+            with _stderr_closed():
+                ray.init(address=address, runtime_env=_remote_env(), **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or "this machine"
         raise ConfigError(f"--address: no Ray cluster at {where}: {error}") from error
@@ -40,6 +48,21 @@ def connected(address: str | None, *, num_cpus: int | None = None, num_gpus: int
         yield topology_of(ray.nodes())
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Nothing reaches the terminal from below Python: Ray's core announces its own log level there."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _root() -> Path:

@@ -7,7 +7,7 @@ a `ChunkPlan`: counts per group, never rows.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,13 +141,13 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
     return planned
 
 
-def cut_batches(members: Sequence[int], size: int) -> list[tuple[int, int]]:
-    """(start, stop) of each render batch over `members` of one group. Sizes differ by one at most, so that no
+def cut_batches(count: int, size: int) -> list[tuple[int, int]]:
+    """(start, stop) of each render batch over the `count` tasks of one group. Sizes differ by one at most, so that no
     straggler of one task pays the fixed cost of a call alone."""
-    if not members:
+    if not count:
         return []
-    calls = -(-len(members) // size)
-    least, more = divmod(len(members), calls)
+    calls = -(-count // size)
+    least, more = divmod(count, calls)
     cuts, start = [], 0
     for call in range(calls):
         stop = start + least + (call < more)

@@ -138,8 +138,11 @@ def _read_jsonl(chunk: Chunk) -> Rows:
             value = json.loads(raw)
             if not isinstance(value, dict):
                 raise ValueError(f"a line must be a JSON object, not {type(value).__name__}")
+        except json.JSONDecodeError as error:
+            rows.broken.append((len(parsed), "", f"not JSON: {error.msg} at column {error.colno}"))
+            value = {}
         except (ValueError, RecursionError) as error:
-            rows.broken.append((len(parsed), "", f"not JSON: {error}" if "must be" not in str(error) else str(error)))
+            rows.broken.append((len(parsed), "", str(error)))
             value = {}
         parsed.append(value)
         rows.lines.append(line)

@@ -24,6 +24,10 @@ Whether a task is tried again is decided by `is_transient` and by nothing else.
 from dataclasses import dataclass
 
 
+# A message names as many; the issue itself keeps them all.
+_SHOWN_CHOICES = 8
+
+
 @dataclass(frozen=True)
 class Issue:
     """One thing wrong with one field. `path` is the field, `choices` what would have been right."""
@@ -34,7 +38,9 @@ class Issue:
     choices: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        tail = f"; available: {', '.join(self.choices)}" if self.choices else ""
+        shown = self.choices[:_SHOWN_CHOICES]
+        more = f" and {len(self.choices) - len(shown)} more" if len(self.choices) > len(shown) else ""
+        tail = f"; available: {', '.join(shown)}{more}" if shown else ""
         return f"{self.path}: {self.message}{tail}" if self.path else f"{self.message}{tail}"
 
 

@@ -1,5 +1,6 @@
 """From what a client asked for to the group that renders it. The manifest and the endpoint both come through here."""
 
+import difflib
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -38,7 +39,9 @@ def resolve(
     if settings.variant != "auto":
         variant = catalog.find(settings.variant)
         if variant is None:
-            unknown = Issue("variant", f"unknown variant {settings.variant!r}", "unknown_variant", catalog.names)
+            close = difflib.get_close_matches(settings.variant, catalog.names, cutoff=0.4)
+            names = tuple(dict.fromkeys((*close, *catalog.names)))
+            unknown = Issue("variant", f"unknown variant {settings.variant!r}", "unknown_variant", names)
             raise InvalidRequestError((unknown, *media))
         group, issues = _fit(settings, variant, mode, snap, clip_format)
         if group is None or media:

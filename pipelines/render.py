@@ -1,0 +1,200 @@
+"""Render a planned run: one streaming Ray Data execution, one actor pool per variant, joined by a union.
+
+Every item that Ray Data moves is a reference to a few render batches in the store; every item that comes back is a
+handful of counts. Frames never leave the actor that rendered them.
+"""
+
+import _thread
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy
+
+from actors.monitor import RunMonitor, Snapshot
+from actors.ray_data import RenderStage, StageSpec
+from pipelines.planner import Atom, RunPlan
+from pipelines.streaming import quiet_context
+from schemas.catalog import Catalog, Variant
+from schemas.config import Config
+from schemas.errors import RushesError
+from schemas.run import RunOptions
+
+# What Ray Data hands out: enough items for the last ones to be spread evenly, few enough to schedule for nothing.
+_ITEMS_AN_ACTOR = 64
+_ITEMS_IN_ALL = 4096
+_LOOK_EVERY_S = 0.5
+
+
+class RunStoppedError(RushesError):
+    """The run was ended for a reason that concerns all of it."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What came back so far."""
+
+    clips: int = 0
+    failed: int = 0
+    elapsed_s: float = 0.0
+
+
+def render_plan(
+    plan: RunPlan,
+    options: RunOptions,
+    catalog: Catalog,
+    out: str,
+    config: Config,
+    on_look: Callable[[Snapshot, Progress], None] = lambda snapshot, progress: None,
+) -> tuple[Progress, Snapshot]:
+    """Render everything that the plan holds. `on_look` is called twice a second from another thread.
+
+    Raises RunStoppedError with the cause when the run cannot go on (storage refuses, a pool cannot come up), and
+    KeyboardInterrupt on Ctrl-C; what was rendered until then is in the ledger either way.
+    """
+    monitor = ray.remote(num_cpus=0, max_concurrency=1)(RunMonitor).remote()
+    state = _Watched()
+    with _watch(monitor, options.stall_timeout_s, state, on_look):
+        try:
+            for block in _dataset(plan, options, catalog, out, config, monitor).iter_batches(
+                batch_size=None, prefetch_batches=0
+            ):
+                state.add(int(sum(block["clips"])), int(sum(block["failed"])))
+        except KeyboardInterrupt:
+            if state.stop_reason is None:
+                raise
+        except (ray.exceptions.RayError, RushesError) as error:
+            reason = _look(monitor, options.stall_timeout_s).stop_reason
+            raise RunStoppedError(reason or _first_line(error)) from error
+    snapshot = _look(monitor, options.stall_timeout_s)
+    if snapshot.stop_reason is not None:
+        raise RunStoppedError(snapshot.stop_reason)
+    ray.kill(monitor)
+    return state.progress(), snapshot
+
+
+def _dataset(
+    plan: RunPlan, options: RunOptions, catalog: Catalog, out: str, config: Config, monitor: Any
+) -> ray.data.Dataset:
+    context = quiet_context()
+    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    # Our own watchdog knows a slow step from a dead one; Ray Data's only knows that no block came.
+    context.execution_no_progress_timeout_s = 7 * 24 * 3600
+    branches = []
+    for name, atoms in plan.atoms.items():
+        variant = catalog[name]
+        size = plan.quote.actors[name]
+        items = _items(atoms, size)
+        spec = StageSpec(variant, out, config, options.device, started_at)
+        branches.append(
+            ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+                RenderStage,
+                batch_size=1,
+                # Two calls on an actor: one renders while the other encodes and stores. A third waits at the door.
+                compute=ActorPoolStrategy(
+                    size=size,
+                    max_tasks_in_flight_per_actor=3,
+                    max_concurrent_calls_per_actor=2,
+                    enable_true_multi_threading=True,
+                ),
+                fn_constructor_kwargs={"spec": spec, "monitor": monitor},
+                **_resources(variant, options.device),
+                # Every task may cost two processes before it is quarantined; beyond that something else is wrong.
+                max_restarts=2 + 2 * sum(atom.tasks for atom in atoms),
+                max_task_retries=2 + 2 * max(item["tasks"] for item in items),
+            )
+        )
+    return branches[0].union(*branches[1:]) if len(branches) > 1 else branches[0]
+
+
+def _resources(variant: Variant, device: str) -> dict[str, Any]:
+    needs = variant.needs
+    resources: dict[str, Any] = {"num_cpus": needs.cpus}
+    if needs.gpus and device != "cpu":
+        resources["num_gpus"] = needs.gpus
+        if needs.accelerator_type:
+            resources["accelerator_type"] = needs.accelerator_type
+    if needs.memory_gib:
+        resources["memory"] = int(needs.memory_gib * 2**30)
+    return resources
+
+
+def _items(atoms: tuple[Atom, ...], actors: int) -> list[dict[str, Any]]:
+    """Neighbouring row groups of one part, joined until there are not too many items."""
+    most = max(1, min(_ITEMS_IN_ALL, _ITEMS_AN_ACTOR * actors))
+    enough_s = sum(atom.predicted_s for atom in atoms) / most
+    items: list[dict[str, Any]] = []
+    held_s = 0.0
+    for atom in atoms:
+        last = items[-1] if items else None
+        if last and last["part"] == atom.part and last["stop"] == atom.row_group and held_s < enough_s / 2:
+            last["stop"] += 1
+            last["tasks"] += atom.tasks
+            held_s += atom.predicted_s
+        else:
+            items.append({"part": atom.part, "start": atom.row_group, "stop": atom.row_group + 1, "tasks": atom.tasks})
+            held_s = atom.predicted_s
+    return items
+
+
+class _Watched:
+    """Counts shared by the consuming thread and the watching one."""
+
+    def __init__(self) -> None:
+        self._clips = self._failed = 0
+        self._started_s = time.monotonic()
+        self.stop_reason: str | None = None
+
+    def add(self, clips: int, failed: int) -> None:
+        self._clips += clips
+        self._failed += failed
+
+    def progress(self) -> Progress:
+        return Progress(self._clips, self._failed, time.monotonic() - self._started_s)
+
+
+@contextmanager
+def _watch(
+    monitor: Any, stall_timeout_s: float, state: _Watched, on_look: Callable[[Snapshot, Progress], None]
+) -> Iterator[None]:
+    """Look at the run twice a second: show it, kill what hangs, end it when there is a reason to."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK_EVERY_S):
+            try:
+                snapshot = _look(monitor, stall_timeout_s)
+            except ray.exceptions.RayError:
+                return
+            on_look(snapshot, state.progress())
+            for actor in snapshot.stalled:
+                # The restart charges the batch with a kill; one that hangs twice is quarantined.
+                ray.kill(ray.get(monitor.handle_of.remote(actor)), no_restart=False)
+            if snapshot.stop_reason is not None and not over.is_set():
+                state.stop_reason = snapshot.stop_reason
+                _thread.interrupt_main()
+                return
+
+    watcher = threading.Thread(target=look, name="rushes-watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join(timeout=5)
+
+
+def _look(monitor: Any, stall_timeout_s: float) -> Snapshot:
+    snapshot: Snapshot = ray.get(monitor.snapshot.remote(time.time(), stall_timeout_s))
+    return snapshot
+
+
+def _first_line(error: BaseException) -> str:
+    cause = getattr(error, "cause", None) or error
+    return str(cause).strip().splitlines()[-1][:500] if str(cause).strip() else type(cause).__name__
