@@ -206,7 +206,7 @@ def _latest(tables: Iterable[pa.Table]) -> pa.Table:
         }
     )
     by = [("fingerprint", "ascending"), ("failed", "ascending"), ("finished_at", "descending")]
-    indices = pc.sort_indices(order, sort_keys=by, null_placement="at_end")
+    indices = pc.sort_indices(order, sort_keys=by)
     fingerprints = table.column("fingerprint").take(indices).combine_chunks()
     if isinstance(fingerprints, pa.ChunkedArray):  # combine_chunks may keep several where one would pass 2 GiB
         fingerprints = pa.concat_arrays(fingerprints.chunks)
