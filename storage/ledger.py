@@ -10,7 +10,7 @@ Nothing here locks, and any process may die anywhere. That is safe because no ob
 * a compacted file has a random name, is written before what it folds in is deleted, and exactly that is deleted.
 
 What is in two places after a crash, or after two compactions at once, is merged on reading: a success beats any other
-outcome, then the later `finished_at` wins.
+outcome, then the later `finished_at` wins. A task once quarantined stays so until it succeeds.
 """
 
 import hashlib
@@ -211,7 +211,11 @@ def _latest(tables: Iterable[pa.Table]) -> pa.Table:
     if isinstance(fingerprints, pa.ChunkedArray):  # combine_chunks may keep several where one would pass 2 GiB
         fingerprints = pa.concat_arrays(fingerprints.chunks)
     first = pa.concat_arrays([pa.array([True]), pc.not_equal(fingerprints[1:], fingerprints[:-1])])
-    return table.take(indices.filter(first)).combine_chunks()
+    latest = table.take(indices.filter(first)).combine_chunks()
+    # Given up stays given up until it succeeds, so that keys alone can tell (see `done_fingerprints`).
+    given_up = pc.is_in(latest.column("fingerprint"), table.filter(table.column("quarantined")).column("fingerprint"))
+    given_up = pc.and_(given_up, pc.not_equal(latest.column("status"), Status.SUCCEEDED.value))
+    return latest.set_column(RECORD_SCHEMA.get_field_index("quarantined"), RECORD_SCHEMA.field("quarantined"), given_up)
 
 
 def _instants(texts: pa.ChunkedArray) -> pa.ChunkedArray:
