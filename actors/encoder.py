@@ -5,6 +5,7 @@ encoder threads is fixed and nothing writes a date. Encoding runs on the CPU: a 
 """
 
 import io
+import itertools
 import json
 import zipfile
 from collections.abc import Mapping
@@ -127,7 +128,7 @@ def _write_video(
 def _write_gif(frames: Frames, fps: float, path: Path, comment: str) -> None:
     # A GIF's clock ticks hundredths: rounding the instants rather than the durations keeps the clip's length.
     instants = [round(100 * k / fps) for k in range(len(frames) + 1)]
-    durations_ms = [10 * max(2, after - before) for before, after in zip(instants, instants[1:], strict=False)]
+    durations_ms = [10 * max(2, after - before) for before, after in itertools.pairwise(instants)]
     first, *rest = (Image.fromarray(pixels) for pixels in frames)
     first.save(path, "GIF", save_all=True, append_images=rest, duration=durations_ms, loop=0, comment=comment.encode())
 

@@ -60,7 +60,9 @@ class Publisher:
     def publish(self, rendered: Rendered, *, queue_s: float = 0.0, load_s: float = 0.0, attempts: int = 0) -> Record:
         """Store the clip (once, whoever else is storing it), then its record, which is returned.
 
-        `attempts` are those made before this process had the task.
+        `attempts` are those made before this process had the task; `load_s` is its share of loading the model. What
+        is billed is all the time for which the task held the accelerators: its share of the call that made the clip,
+        of calls that were lost, and of the load.
         """
         task, group = rendered.task, rendered.group
         clip_format = ClipFormat(group.clip_format)

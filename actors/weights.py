@@ -1,10 +1,9 @@
-"""Weights and media that lie in an object store, for `models/`, which may not know one."""
+"""Weights that lie in an object store, for `models/`, which may not know one."""
 
 from pathlib import Path
 
 from models.weights import RemoteFile
 from storage.store import open_store
-from storage.uris import read_uri
 
 
 class StoredWeights:
@@ -16,11 +15,6 @@ class StoredWeights:
 
     def fetch(self, uri: str, file: RemoteFile, destination: Path) -> None:
         open_store(_folder(uri)).download(file.path, destination)
-
-
-def read_media(uri: str) -> bytes:
-    """An image or a video of a request, from `s3://`, `file://` or a path."""
-    return read_uri(uri)
 
 
 def _folder(uri: str) -> str:
