@@ -8,16 +8,13 @@ dies, its successor learns there which tasks have cost a process already, and re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
-from storage.ledger import Ledger
 
 from actors.media_source import MediaSource
 from actors.monitor import KILLS_TO_QUARANTINE
@@ -25,12 +22,14 @@ from actors.publisher import Publisher
 from actors.renderer import Rendered, Renderer, TaskFailure
 from actors.weights import StoredWeights
 from models.loader import load
+from models.model import Model
 from schemas.catalog import Variant
 from schemas.clip import Record, Status
 from schemas.config import Config
 from schemas.errors import BadOutputError, QuarantinedError, RushesError
 from schemas.task import RenderBatch
-from storage.batch_parts import read_batches
+from storage.batch_parts import BatchPart
+from storage.ledger import Ledger
 from storage.store import open_store
 
 # Batches that may wait for the encoder: one, so that a slow store slows the model down before memory fills up.
@@ -47,6 +46,8 @@ class StageSpec:
     config: Config
     device: str
     started_at: str
+    # What stands between the model and its callers: nothing in production, scripted faults in tests.
+    wrap: Callable[[Model], Model] | None = None
 
     @property
     def started_at_s(self) -> float:
@@ -64,7 +65,7 @@ class RenderStage:
         self._actor = context.get_actor_id()
         ray.get(monitor.loading.remote(self._actor, spec.variant.name, context.current_actor))
         try:
-            model = load(
+            model: Model = load(
                 spec.variant,
                 device=None if spec.device == "auto" else spec.device,
                 cache=spec.config.cache_dir,
@@ -73,6 +74,8 @@ class RenderStage:
         except RushesError as error:
             ray.get(monitor.stop.remote(f"variant {spec.variant.name!r} cannot be loaded: {error}"))
             raise
+        if spec.wrap is not None:
+            model = spec.wrap(model)
         store = open_store(spec.out)
         self._renderer = Renderer(model, read_media=MediaSource(spec.config))
         self._ledger = Ledger(store)
@@ -82,11 +85,11 @@ class RenderStage:
         self._turn = threading.Lock()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._unpublished: set[Future[list[Record]]] = set()
-        self._part: tuple[str, pq.ParquetFile] | None = None
+        self._part: tuple[str, BatchPart] | None = None
         monitor.loaded.remote(self._actor, model.load_s)
 
     def __call__(self, items: dict[str, Any]) -> Iterator[dict[str, list[int]]]:
-        """Render the batches of some row groups; yields how many clips there are now and how many tasks failed."""
+        """Render some ranges of a part; yields how many clips there are now and how many tasks failed."""
         for part, start, stop in zip(items["part"], items["start"], items["stop"], strict=True):
             try:
                 records = self._render_slice(str(part), int(start), int(stop))
@@ -101,7 +104,7 @@ class RenderStage:
         again = ray.get(self._monitor.open_slice.remote(f"{part}:{start}")) > 1
         records: list[Record] = []
         pending: deque[Future[list[Record]]] = deque()
-        for whole in read_batches(self._batches(part), start, stop):
+        for whole in self._part_at(part).batches(start, stop):
             batch = self._not_recorded(whole, records) if again else whole
             if not batch.tasks:
                 continue
@@ -203,10 +206,11 @@ class RenderStage:
                 left.append(task)
         return RenderBatch(batch.group, tuple(left))
 
-    def _batches(self, part: str) -> pq.ParquetFile:
-        if self._part is None or self._part[0] != part:
-            self._part = part, pq.ParquetFile(pa.BufferReader(self._store.get(part)))
-        return self._part[1]
+    def _part_at(self, key: str) -> BatchPart:
+        held = self._part
+        if held is None or held[0] != key:
+            held = self._part = key, BatchPart(self._store.get(key))
+        return held[1]
 
 
 @dataclass(frozen=True)

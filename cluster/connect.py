@@ -15,6 +15,7 @@ from cluster.topology import Topology, topology_of
 from schemas.errors import ConfigError
 
 # What the actors import, and nothing else, travels to a remote cluster.
+_TOLD = ("RUSHES_", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_S3_ADDRESSING_STYLE")
 _ROOMS = ("schemas", "storage", "models", "cluster", "actors", "pipelines", "rushes")
 
 
@@ -80,4 +81,6 @@ def _remote_env() -> dict[str, object]:
     staged = Path(tempfile.mkdtemp(prefix="rushes-code-"))
     for room in _ROOMS:
         (staged / room).symlink_to(_root() / room)
-    return {"working_dir": str(staged), "excludes": ["**/__pycache__"]}
+    # Addresses travel; credentials do not, since Ray shows a job's environment to whoever can see the cluster.
+    told = {name: value for name, value in os.environ.items() if name.startswith(_TOLD)}
+    return {"working_dir": str(staged), "excludes": ["**/__pycache__"], "env_vars": told}

@@ -29,21 +29,16 @@ from storage.ledger import Ledger
 from storage.store import ObjectStore, open_store
 from storage.tables import write_table
 
-# A row group of a batch part is the least an actor is handed: about this much work, so that handing out costs
-# little and the last one keeps nobody waiting long.
-_ATOM_S = 2.0
-_MOST_BATCHES_AN_ATOM = 64
-
 
 @dataclass(frozen=True)
-class Atom:
-    """One row group of a batch part."""
+class Span:
+    """Neighbouring render batches of one group: rows `start` to `stop` of a batch part."""
 
     part: str
-    row_group: int
-    tasks: int
-    batches: int
-    predicted_s: float
+    start: int
+    stop: int
+    batch_size: int
+    batch_s: float
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ class GroupCount:
     batch_size: int
     gpu_s: float
     usd: float
-    atoms: tuple[Atom, ...]
+    span: Span | None
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ class RunPlan:
     """A planned run: what it is quoted at, and what each pool renders."""
 
     quote: RunQuote
-    atoms: dict[str, tuple[Atom, ...]]
+    spans: dict[str, tuple[Span, ...]]
     chunk_rows: tuple[int, ...]
     rejected_sample: tuple[str, ...]
     plan_s: float = field(default=0.0, compare=False)
@@ -142,23 +137,21 @@ class PlanStage:
             gpu_s, usd, size = self._quote(group, len(members))
             cuts = cut_batches(len(members), size)
             batch_s = gpu_s / self._gpus(group) * len(members) / len(cuts)
-            per_atom = int(min(_MOST_BATCHES_AN_ATOM, max(1, _ATOM_S // max(batch_s, 1e-6))))
-            atoms: list[Atom] = []
+            span = None
             if store is not None:
                 writer = writers.setdefault(group.variant, BatchPartWriter())
-                part = keys.plan(self._run_id, f"batches-{chunk.index:05d}-{group.variant}.parquet")
-                first = writer.row_groups
-                tasks_of = writer.add(group, task_array(planned, members), cuts, per_atom)
-                for offset, tasks in enumerate(tasks_of):
-                    batches = min(per_atom, len(cuts) - offset * per_atom)
-                    atoms.append(Atom(part, first + offset, tasks, batches, batches * batch_s))
+                start, stop = writer.add(group, task_array(planned, members), cuts)
+                span = Span(self._part(chunk, group.variant), start, stop, size, batch_s)
             counts.append(
-                GroupCount(group, len(members), len(cuts), size, gpu_s * len(members), usd * len(members), tuple(atoms))
+                GroupCount(group, len(members), len(cuts), size, gpu_s * len(members), usd * len(members), span)
             )
         for variant, writer in writers.items():
             assert store is not None
-            store.put(keys.plan(self._run_id, f"batches-{chunk.index:05d}-{variant}.parquet"), writer.finish())
+            store.put(self._part(chunk, variant), writer.finish())
         return counts, quotes
+
+    def _part(self, chunk: Chunk, variant: str) -> str:
+        return keys.plan(self._run_id, f"batches-{chunk.index:05d}-{variant}.parquet")
 
     def _quote(self, group: Group, tasks: int | None) -> tuple[float, float, int]:
         """(accelerator-seconds a task, USD a task, batch size) of a group."""
@@ -255,10 +248,11 @@ def _summed(
         for group, counts in sorted(by_group.items(), key=lambda pair: _group_order(pair[0]))
     )
     # A pool goes through its groups one after the other: compiled graphs and caches are by shape.
-    atoms: dict[str, list[Atom]] = defaultdict(list)
+    spans: dict[str, list[Span]] = defaultdict(list)
     for quote in groups:
         for count in by_group[quote.group]:
-            atoms[quote.group.variant] += count.atoms
+            if count.span is not None:
+                spans[quote.group.variant].append(count.span)
     work_s: dict[str, float] = defaultdict(float)
     batches: dict[str, int] = defaultdict(int)
     for quote in groups:
@@ -285,7 +279,7 @@ def _summed(
             wall_s=bulk_wall_s(work_s, loads, sizes, catalog.variants, topology, options.device),
             measured=all(catalog[n].cost.measured for n in work_s),
         ),
-        atoms={name: tuple(found) for name, found in atoms.items()},
+        spans={name: tuple(found) for name, found in spans.items()},
         chunk_rows=tuple(p.rows for p in plans),
         rejected_sample=tuple(said for p in plans for said in p.rejected_sample)[:10],
         plan_s=plan_s,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.parquet as pq
+from pydantic_core import from_json
 
 from schemas.errors import ConfigError, ObjectMissingError
 from schemas.request import Request
@@ -135,14 +136,11 @@ def _read_jsonl(chunk: Chunk) -> Rows:
             continue
         line = chunk.first_line + offset
         try:
-            value = json.loads(raw)
+            value = from_json(raw)
             if not isinstance(value, dict):
-                raise ValueError(f"a line must be a JSON object, not {type(value).__name__}")
-        except json.JSONDecodeError as error:
-            rows.broken.append((len(parsed), "", f"not JSON: {error.msg} at column {error.colno}"))
-            value = {}
-        except (ValueError, RecursionError) as error:
-            rows.broken.append((len(parsed), "", str(error)))
+                raise ValueError(f"not a row: a line must be a JSON object, not {type(value).__name__}")
+        except ValueError as error:
+            rows.broken.append((len(parsed), "", str(error).replace(" at line 1 column ", " at column ")))
             value = {}
         parsed.append(value)
         rows.lines.append(line)

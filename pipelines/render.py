@@ -1,13 +1,14 @@
 """Render a planned run: one streaming Ray Data execution, one actor pool per variant, joined by a union.
 
-Every item that Ray Data moves is a reference to a few render batches in the store; every item that comes back is a
+Every item that Ray Data moves is a reference to some render batches in the store; every item that comes back is a
 handful of counts. Frames never leave the actor that rendered them.
 """
 
 import _thread
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,8 @@ from ray.data import ActorPoolStrategy
 
 from actors.monitor import RunMonitor, Snapshot
 from actors.ray_data import RenderStage, StageSpec
-from pipelines.planner import Atom, RunPlan
+from models.model import Model
+from pipelines.planner import RunPlan, Span
 from pipelines.streaming import quiet_context
 from schemas.catalog import Catalog, Variant
 from schemas.config import Config
@@ -29,6 +31,9 @@ from schemas.run import RunOptions
 # What Ray Data hands out: enough items for the last ones to be spread evenly, few enough to schedule for nothing.
 _ITEMS_AN_ACTOR = 64
 _ITEMS_IN_ALL = 4096
+# Short batches go together up to about this much work, so that handing them out costs little.
+_ITEM_S = 2.0
+_BATCHES_AN_ITEM = 64
 _LOOK_EVERY_S = 0.5
 
 
@@ -52,6 +57,7 @@ def render_plan(
     out: str,
     config: Config,
     on_look: Callable[[Snapshot, Progress], None] = lambda snapshot, progress: None,
+    wrap: Callable[[Model], Model] | None = None,
 ) -> tuple[Progress, Snapshot]:
     """Render everything that the plan holds. `on_look` is called twice a second from another thread.
 
@@ -62,7 +68,7 @@ def render_plan(
     state = _Watched()
     with _watch(monitor, options.stall_timeout_s, state, on_look):
         try:
-            for block in _dataset(plan, options, catalog, out, config, monitor).iter_batches(
+            for block in _dataset(plan, options, catalog, out, config, monitor, wrap).iter_batches(
                 batch_size=None, prefetch_batches=0
             ):
                 state.add(int(sum(block["clips"])), int(sum(block["failed"])))
@@ -80,18 +86,24 @@ def render_plan(
 
 
 def _dataset(
-    plan: RunPlan, options: RunOptions, catalog: Catalog, out: str, config: Config, monitor: Any
+    plan: RunPlan,
+    options: RunOptions,
+    catalog: Catalog,
+    out: str,
+    config: Config,
+    monitor: Any,
+    wrap: Callable[[Model], Model] | None,
 ) -> ray.data.Dataset:
     context = quiet_context()
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     # Our own watchdog knows a slow step from a dead one; Ray Data's only knows that no block came.
     context.execution_no_progress_timeout_s = 7 * 24 * 3600
     branches = []
-    for name, atoms in plan.atoms.items():
+    for name, spans in plan.spans.items():
         variant = catalog[name]
         size = plan.quote.actors[name]
-        items = _items(atoms, size)
-        spec = StageSpec(variant, out, config, options.device, started_at)
+        items = cut_spans(spans, size)
+        spec = StageSpec(variant, out, config, options.device, started_at, wrap)
         branches.append(
             ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 RenderStage,
@@ -106,7 +118,7 @@ def _dataset(
                 fn_constructor_kwargs={"spec": spec, "monitor": monitor},
                 **_resources(variant, options.device),
                 # Every task may cost two processes before it is quarantined; beyond that something else is wrong.
-                max_restarts=2 + 2 * sum(atom.tasks for atom in atoms),
+                max_restarts=2 + 2 * sum(item["tasks"] for item in items),
                 max_task_retries=2 + 2 * max(item["tasks"] for item in items),
             )
         )
@@ -125,21 +137,17 @@ def _resources(variant: Variant, device: str) -> dict[str, Any]:
     return resources
 
 
-def _items(atoms: tuple[Atom, ...], actors: int) -> list[dict[str, Any]]:
-    """Neighbouring row groups of one part, joined until there are not too many items."""
-    most = max(1, min(_ITEMS_IN_ALL, _ITEMS_AN_ACTOR * actors))
-    enough_s = sum(atom.predicted_s for atom in atoms) / most
+def cut_spans(spans: Sequence[Span], actors: int) -> list[dict[str, Any]]:
+    """What is handed out: pieces of spans, each about the same work, `tasks` the most that one can hold."""
+    work_s = sum((span.stop - span.start) * span.batch_s for span in spans)
+    piece_s = work_s / max(1, min(_ITEMS_IN_ALL, _ITEMS_AN_ACTOR * actors))
     items: list[dict[str, Any]] = []
-    held_s = 0.0
-    for atom in atoms:
-        last = items[-1] if items else None
-        if last and last["part"] == atom.part and last["stop"] == atom.row_group and held_s < enough_s / 2:
-            last["stop"] += 1
-            last["tasks"] += atom.tasks
-            held_s += atom.predicted_s
-        else:
-            items.append({"part": atom.part, "start": atom.row_group, "stop": atom.row_group + 1, "tasks": atom.tasks})
-            held_s = atom.predicted_s
+    for span in spans:
+        batch_s = max(span.batch_s, 1e-6)
+        batches = max(1, math.ceil(piece_s / batch_s), min(_BATCHES_AN_ITEM, int(_ITEM_S / batch_s)))
+        for start in range(span.start, span.stop, batches):
+            stop = min(start + batches, span.stop)
+            items.append({"part": span.part, "start": start, "stop": stop, "tasks": (stop - start) * span.batch_size})
     return items
 
 

@@ -94,8 +94,8 @@ def summary_table(summary: RunSummary) -> RenderableType:
         ("clips rendered now", str(summary.rendered)),
         ("clips that were there", str(summary.reused)),
         ("time", duration(summary.wall_s)),
-        ("GPU-seconds billed (quoted)", f"{summary.billed_gpu_s:.1f} ({summary.quoted_gpu_s:.1f})"),
-        ("USD billed (quoted)", f"{summary.billed_usd:.4f} ({summary.quoted_usd:.4f})"),
+        ("GPU-seconds billed (quoted, models loaded)", f"{summary.billed_gpu_s:.1f} ({summary.quoted_gpu_s:.1f})"),
+        ("USD billed (quoted, models loaded)", f"{summary.billed_usd:.4f} ({summary.quoted_usd:.4f})"),
     ):
         table.add_row(name, value)
     lines = [f"results        {summary.results_uri}"]

@@ -105,6 +105,8 @@ def _counts(table: pa.Table) -> dict[str, float]:
         "failed": of(Status.FAILED),
         "rejected": of(Status.REJECTED),
         "billed_gpu_s": pc.sum(table.column("billed_gpu_s")).as_py() or 0.0,
+        "quoted_gpu_s": pc.sum(table.column("quoted_gpu_s")).as_py() or 0.0,
+        "quoted_usd": pc.sum(table.column("quoted_usd")).as_py() or 0.0,
         "billed_usd": pc.sum(table.column("billed_usd")).as_py() or 0.0,
     }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from actors.decoder import read_frames
 from actors.monitor import Snapshot
 from cluster.connect import connected
+from models.model import Model
 from pipelines.contact_sheet import SheetEntry, contact_sheet
 from pipelines.planner import RunPlan, plan_run
 from pipelines.render import Progress, RunStoppedError, render_plan
@@ -59,11 +60,16 @@ def estimate(options: RunOptions, watcher: Watcher = Watcher()) -> RunPlan:
         return plan_run(options, catalog, topology, out=None, done_in=options.out or None, on_progress=watcher.planning)
 
 
-def render(options: RunOptions, watcher: Watcher = Watcher(), config: Config | None = None) -> RunSummary:
+def render(
+    options: RunOptions,
+    watcher: Watcher = Watcher(),
+    config: Config | None = None,
+    wrap: Callable[[Model], Model] | None = None,
+) -> RunSummary:
     """Render a manifest into `options.out`. Resumes: what the ledger there says is done is not rendered again.
 
     Raises ConfigError for options that do not fit, RunStoppedError when the run cannot go on, DeclinedError when
-    the watcher does not confirm the quote.
+    the watcher does not confirm the quote. `wrap` stands between the models and the actors, in the actors' processes.
     """
     config = config or read_config()
     catalog = open_catalog(options.catalog, config)
@@ -81,9 +87,9 @@ def render(options: RunOptions, watcher: Watcher = Watcher(), config: Config | N
         _note_run(store, options, plan, started_at, {"status": Status.RUNNING.value})
         progress, lost = Progress(), 0
         try:
-            if plan.atoms:
+            if plan.spans:
                 progress, snapshot = render_plan(
-                    plan, options, catalog, out, config, lambda s, p: watcher.rendering(s, p, plan.quote)
+                    plan, options, catalog, out, config, lambda s, p: watcher.rendering(s, p, plan.quote), wrap
                 )
                 lost = snapshot.actors_lost
         except (RunStoppedError, KeyboardInterrupt) as error:
@@ -111,8 +117,8 @@ def render(options: RunOptions, watcher: Watcher = Watcher(), config: Config | N
         wall_s=time.monotonic() - started_s,
         billed_gpu_s=totals["billed_gpu_s"],
         billed_usd=totals["billed_usd"],
-        quoted_gpu_s=plan.quote.gpu_s,
-        quoted_usd=plan.quote.usd,
+        quoted_gpu_s=totals["quoted_gpu_s"],
+        quoted_usd=totals["quoted_usd"],
         results_uri=store.uri(keys.results_prefix(options.run_id).rstrip("/")),
         contact_sheet_uri=sheet,
     )

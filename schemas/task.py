@@ -46,7 +46,7 @@ class Group(BaseModel):
 
     def fingerprint(self, prompt: str, negative_prompt: str, seed: int, image: str | None, video: str | None) -> str:
         """32 hexadecimal digits of SHA-256 over every input of a task in this group."""
-        own = json.dumps((prompt, negative_prompt, seed, image, video)).encode()
+        own = _joined(prompt, negative_prompt, str(seed), image, video)
         return hashlib.sha256(self._inputs + own).hexdigest()[:32]
 
 
@@ -55,8 +55,15 @@ def derived_seed(row_id: str | None, prompt: str, negative_prompt: str, image: s
 
     Rows with ids of their own get seeds of their own; rows that are equal throughout get the same one.
     """
-    digest = hashlib.sha256(json.dumps((row_id, prompt, negative_prompt, image, video)).encode()).digest()
+    digest = hashlib.sha256(_joined(row_id, prompt, negative_prompt, image, video)).digest()
     return int.from_bytes(digest[:4], "big")
+
+
+def _joined(*texts: str | None) -> bytes:
+    """Texts as one, with their lengths before them, so that no two different lists look alike."""
+    return "".join([f"{len(text)}:{text}" if text is not None else "-" for text in texts]).encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Render batches at rest: what the planner writes and an actor reads.
 
-A batch part is a Parquet file of one variant and one chunk of the manifest. Its rows are render batches sorted by
-group, its row groups small: a row group is the least that an actor is handed.
+A batch part is a Parquet file of one variant and one chunk of the manifest. Its rows are render batches, sorted by
+group; what an actor is handed is a range of rows.
 """
 
 import io
@@ -22,50 +22,45 @@ TASK_TYPE = pa.struct(
         ("video", pa.string()),
     ]
 )
+_BATCHES_A_ROW_GROUP = 8192
+
 BATCH_SCHEMA = pa.schema([("group", pa.string()), ("tasks", pa.list_(TASK_TYPE))])
 
 
 class BatchPartWriter:
-    """Writes one variant's render batches of one chunk. `add` returns the row groups it made."""
+    """Writes one variant's render batches of one chunk."""
 
     def __init__(self) -> None:
-        self._buffer = io.BytesIO()
-        self._writer = pq.ParquetWriter(self._buffer, BATCH_SCHEMA, compression="zstd")
-        self._row_groups = 0
+        self._tables: list[pa.Table] = []
+        self._batches = 0
 
-    def add(self, group: Group, tasks: pa.StructArray, cuts: Sequence[tuple[int, int]], atom_batches: int) -> list[int]:
-        """Add a group's batches, `atom_batches` to a row group. Returns tasks per row group, in order."""
+    def add(self, group: Group, tasks: pa.StructArray, cuts: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """Add a group's tasks, cut into batches at `cuts`. Returns the rows (start, stop) that its batches take."""
         offsets = pa.array([0, *(stop for _, stop in cuts)], type=pa.int32())
-        table = pa.table(
-            [
-                pa.array([group.model_dump_json()] * len(cuts), type=pa.string()),
-                pa.ListArray.from_arrays(offsets, tasks),
-            ],
-            schema=BATCH_SCHEMA,
-        )
-        counts = []
-        for first in range(0, len(cuts), atom_batches):
-            last = min(first + atom_batches, len(cuts))
-            self._writer.write_table(table.slice(first, last - first))
-            counts.append(cuts[last - 1][1] - cuts[first][0])
-            self._row_groups += 1
-        return counts
-
-    @property
-    def row_groups(self) -> int:
-        """Row groups written so far: the number of the next one."""
-        return self._row_groups
+        groups = pa.DictionaryArray.from_arrays(pa.nulls(len(cuts), pa.int32()).fill_null(0), [group.model_dump_json()])
+        columns = [groups.cast(pa.string()), pa.ListArray.from_arrays(offsets, tasks)]
+        self._tables.append(pa.table(columns, schema=BATCH_SCHEMA))
+        start = self._batches
+        self._batches += len(cuts)
+        return start, self._batches
 
     def finish(self) -> bytes:
         """The file."""
-        self._writer.close()
-        return self._buffer.getvalue()
+        buffer = io.BytesIO()
+        pq.write_table(pa.concat_tables(self._tables), buffer, compression="zstd", row_group_size=_BATCHES_A_ROW_GROUP)
+        return buffer.getvalue()
 
 
-def read_batches(part: pq.ParquetFile, start: int, stop: int) -> Iterator[RenderBatch]:
-    """The render batches of row groups `start` to `stop`."""
-    table = part.read_row_groups(list(range(start, stop)))
-    groups: dict[str, Group] = {}
-    for text, tasks in zip(table.column("group").to_pylist(), table.column("tasks").to_pylist(), strict=True):
-        group = groups.get(text) or groups.setdefault(text, Group.model_validate_json(text))
-        yield RenderBatch(group, tuple(Task(**task) for task in tasks))
+class BatchPart:
+    """A batch part, read from the bytes of its file."""
+
+    def __init__(self, data: bytes) -> None:
+        self._table = pq.read_table(pa.BufferReader(data))
+
+    def batches(self, start: int, stop: int) -> Iterator[RenderBatch]:
+        """The render batches of rows `start` to `stop`."""
+        rows = self._table.slice(start, stop - start)
+        groups: dict[str, Group] = {}
+        for text, tasks in zip(rows.column("group").to_pylist(), rows.column("tasks").to_pylist(), strict=True):
+            group = groups.get(text) or groups.setdefault(text, Group.model_validate_json(text))
+            yield RenderBatch(group, tuple(Task(**task) for task in tasks))

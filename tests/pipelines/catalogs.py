@@ -6,6 +6,7 @@ TWO_VARIANTS = """
 [variants.small]
 pipeline = "WanPipeline"
 weights = "embedded:tiny-random"
+pipelines = { image_to_video = "WanImageToVideoPipeline" }
 modes = ["text_to_video", "image_to_video"]
 dtype = "float32"
 steps = 2

@@ -48,7 +48,7 @@ def test_auto_passes_over_a_variant_that_cannot_run_here(tmp_path: Path) -> None
 
 
 REJECTS: list[tuple[Any, str, str]] = [
-    ('{"prompt": "never closed', "", "not JSON"),
+    ('{"prompt": "never closed', "", "at column"),
     ('["a", "list"]', "", "must be a JSON object"),
     ({"id": "x"}, "prompt", "needs a prompt"),
     ({"prompt": "   "}, "prompt", "needs a prompt"),

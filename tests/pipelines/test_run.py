@@ -1,0 +1,160 @@
+"""The golden path, over a folder and over a real S3 server: every row once in the results, every clip once in the
+store."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import duckdb
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import ray.data
+
+from cluster.topology import Topology
+from pipelines.run import estimate, render
+from schemas.clip import ClipFormat
+from schemas.errors import ConfigError
+from schemas.run import RunOptions
+from storage import keys
+from storage.store import ObjectStore, open_store
+from tests.pipelines.catalogs import TWO_VARIANTS
+from tests.s3_server import S3Server
+
+pytestmark = pytest.mark.ray
+
+ROWS: list[dict[str, Any]] = [
+    {"id": "one", "prompt": "a red circle", "variant": "small", "num_frames": 5, "shot": 1},
+    {"id": "wide", "prompt": "a red circle", "variant": "small", "width": 96, "height": 64, "num_frames": 5},
+    {"id": "quick", "prompt": "a blue square", "variant": "swift", "num_frames": 5, "seed": 7},
+    {"id": "twin", "prompt": "a blue square", "variant": "swift", "num_frames": 5, "seed": 7},
+    {"id": "bad", "prompt": "a blue square", "variant": "large"},
+]
+
+
+@pytest.fixture(params=["folder", "s3"])
+def out(request: pytest.FixtureRequest, tmp_path: Path, s3_server: S3Server, ray_cluster: Topology) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "out")
+    s3_server.make_bucket("golden")
+    return f"s3://golden/{tmp_path.name}"
+
+
+def options(folder: Path, out: str, rows: list[dict[str, Any]] = ROWS, **more: Any) -> RunOptions:
+    (folder / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "catalog.toml").write_text(TWO_VARIANTS)
+    return RunOptions(manifest=str(folder / "m.jsonl"), out=out, catalog=str(folder / "catalog.toml"), **more)
+
+
+def clips(store: ObjectStore) -> list[str]:
+    return [info.key for info in store.list("clips/") if info.key.endswith(".mp4")]
+
+
+def results(store: ObjectStore, run_id: str) -> "pd.DataFrame":
+    parts = [info.key for info in store.list(keys.results_prefix(run_id))]
+    tables = [pq.read_table(io.BytesIO(store.get(part))).to_pandas() for part in parts]
+    return pd.concat(tables).sort_values("row").set_index("id")
+
+
+def test_a_manifest_becomes_clips_and_a_results_table(tmp_path: Path, out: str) -> None:
+    told = options(tmp_path, out)
+    summary = render(told)
+    assert (summary.rows, summary.succeeded, summary.failed, summary.rejected) == (5, 4, 0, 1)
+    assert (summary.rendered, summary.reused, summary.exit_code) == (3, 1, 3)
+
+    store = open_store(out)
+    table = results(store, told.run_id)
+    assert list(table.index) == [row["id"] for row in ROWS]
+    assert table.status.value_counts().to_dict() == {"SUCCEEDED": 4, "REJECTED": 1}
+    assert table.uri["quick"] == table.uri["twin"], "rows that are equal but for the id share a clip when seeds agree"
+    assert len(clips(store)) == 3
+    assert json.loads(table.metadata["one"]) == {"shot": 1}
+    assert "unknown variant 'large'" in table.error["bad"]
+    assert table.billed_usd.sum() == pytest.approx(summary.billed_usd)
+    assert table.billed_gpu_s["twin"] == 0.0
+    assert (table.render_s[["one", "wide", "quick"]] > 0).all()
+
+    data = store.get(keys.clip("small", table.fingerprint["wide"]))
+    with av.open(io.BytesIO(data)) as container:
+        frames = list(container.decode(video=0))
+    assert (len(frames), frames[0].width, frames[0].height) == (5, 96, 64)
+    assert len(data) == table.clip_bytes["wide"]
+
+    (reject,) = [json.loads(line) for line in store.get(keys.rejects_part(told.run_id, 0)).splitlines()]
+    assert (reject["line"], reject["field"], reject["id"]) == (5, "variant", "bad")
+    assert store.head(keys.CONTACT_SHEET)
+
+
+def test_the_same_command_again_renders_nothing_and_says_the_same(tmp_path: Path, out: str) -> None:
+    told = options(tmp_path, out)
+    render(told)
+    store = open_store(out)
+    before = {info.key: info.etag for info in store.list("clips/")}
+    again = render(told)
+    assert (again.rendered, again.reused, again.succeeded, again.rejected) == (0, 4, 4, 1)
+    assert {info.key: info.etag for info in store.list("clips/")} == before
+
+
+def test_a_new_row_is_all_that_a_longer_manifest_costs(tmp_path: Path, ray_cluster: Topology) -> None:
+    out = str(tmp_path / "out")
+    render(options(tmp_path, out, ROWS[:3]))
+    more = render(options(tmp_path, out, [*ROWS[:3], {"prompt": "a new one", "variant": "swift", "num_frames": 5}]))
+    assert (more.rendered, more.reused) == (1, 3)
+
+
+def test_data_tools_read_the_results(tmp_path: Path, ray_cluster: Topology) -> None:
+    out = str(tmp_path / "out")
+    render(options(tmp_path, out))
+    folder = f"{out}/results"
+    assert len(pd.read_parquet(folder)) == 5
+    counted = duckdb.sql(f"select count(*) from '{folder}/*/*.parquet'").fetchall()
+    assert counted == [(5,)]
+    assert ray.data.read_parquet(folder).count() == 5
+
+
+def test_an_estimate_quotes_what_the_run_then_plans_and_writes_nothing(tmp_path: Path, ray_cluster: Topology) -> None:
+    out = str(tmp_path / "out")
+    told = options(tmp_path, out)
+    quote = estimate(told).quote
+    assert (quote.rows, quote.to_render, quote.duplicates, quote.rejected) == (5, 3, 1, 1)
+    assert {g.group.variant for g in quote.groups} == {"small", "swift"}
+    assert quote.usd > 0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("limit", "rows"), [(1, 1), (3, 3), (100, 5)])
+def test_a_limit_takes_the_first_rows(tmp_path: Path, ray_cluster: Topology, limit: int, rows: int) -> None:
+    assert estimate(options(tmp_path, "", limit=limit)).quote.rows == rows
+
+
+@pytest.mark.parametrize("clip_format", [ClipFormat.WEBM, ClipFormat.GIF, ClipFormat.PNG])
+def test_clips_come_in_other_formats_on_request(tmp_path: Path, ray_cluster: Topology, clip_format: ClipFormat) -> None:
+    out = str(tmp_path / "out")
+    summary = render(options(tmp_path, out, ROWS[2:3], clip_format=clip_format))
+    assert summary.succeeded == 1
+    (clip,) = [i for i in open_store(out).list("clips/") if i.key.endswith(f".{clip_format.suffix}")]
+    assert clip.size_bytes > 0
+
+
+def test_a_variant_that_no_node_can_hold_is_refused_before_anything_is_rendered(
+    tmp_path: Path, ray_cluster: Topology
+) -> None:
+    told = options(tmp_path, str(tmp_path / "out"), ROWS[:1])
+    catalog = TWO_VARIANTS.replace("needs = { gpus = 0, cpus = 1 }", "needs = { gpus = 8, cpus = 1 }", 1)
+    (tmp_path / "catalog.toml").write_text(catalog)
+    with pytest.raises(ConfigError, match=r"'small' needs 8 GPU\(s\) an actor, the cluster has 2"):
+        render(told)
+
+
+def test_logical_gpus_are_taken_and_given_back(tmp_path: Path, ray_cluster: Topology) -> None:
+    told = options(tmp_path, str(tmp_path / "out"), ROWS[:1], device="auto")
+    catalog = TWO_VARIANTS.replace("needs = { gpus = 0, cpus = 1 }", "needs = { gpus = 1, cpus = 1 }", 1)
+    (tmp_path / "catalog.toml").write_text(catalog)
+    assert render(told).succeeded == 1
+
+
+def test_an_unknown_variant_option_names_the_choices(tmp_path: Path, ray_cluster: Topology) -> None:
+    with pytest.raises(ConfigError, match=r"--variant: unknown variant 'huge'; available: auto, petit, small, swift"):
+        estimate(options(tmp_path, "", variant="huge"))
