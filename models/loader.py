@@ -64,6 +64,7 @@ def _load(
 ) -> LoadedModel:
     import torch
 
+    _quieten()
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if chosen.startswith("cuda") and not torch.cuda.is_available():
         raise _wrong(variant, f"device {chosen!r}: this machine has no CUDA device", ("cpu",))
@@ -103,6 +104,17 @@ def _load(
         pipes=pipes,
         forms=forms,
     )
+
+
+def _quieten() -> None:
+    """Keep progress bars and advice about optional packages out of the logs of a hundred actors."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    from diffusers.utils import logging as diffusers_logging
+
+    diffusers_logging.disable_progress_bar()
 
 
 def pipeline_class(variant: Variant, name: str) -> Any:
