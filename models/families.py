@@ -12,7 +12,7 @@ from typing import Any
 
 from models.model import TaskMedia
 from schemas.catalog import Variant
-from schemas.errors import MediaError, VariantLoadError
+from schemas.errors import MediaError, RenderError, VariantLoadError
 from schemas.request import Mode
 from schemas.task import Group, RenderBatch, Task
 
@@ -38,6 +38,9 @@ _ONE_IMAGE_A_PROMPT = {
     "StableVideoDiffusionPipeline",
 }
 
+# diffusers 0.42: its VAE builds an attention mask that does not broadcast over a batch.
+_NEVER_BATCHED = {"HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline"}
+
 
 @dataclass(frozen=True)
 class CallForm:
@@ -59,7 +62,7 @@ class CallForm:
     def batches(self, mode: Mode) -> bool:
         """True when one call may hold several tasks of `mode`."""
         if mode is Mode.TEXT_TO_VIDEO:
-            return True
+            return self.pipeline not in _NEVER_BATCHED
         return mode is Mode.IMAGE_TO_VIDEO and self.pipeline in _ONE_IMAGE_A_PROMPT
 
 
@@ -113,7 +116,8 @@ def arguments(
     """The keyword arguments of one call. Lists are as long as the batch, also when it is of one task.
 
     A negative prompt goes along for every task, empty or not: if it went only when some task has one, a task's
-    clip would depend on its batch mates. Raises MediaError when a task lacks what its mode needs.
+    clip would depend on its batch mates. Raises MediaError when a task lacks what its mode needs, RenderError when a
+    strength leaves no step to take.
     """
     group = batch.group
     out: dict[str, Any] = {k: v for k, v in _options(variant).items() if k in form.parameters}
@@ -147,10 +151,14 @@ def _media(
         images = [_required(m.image, task, group.mode, "image") for m, task in zip(media, tasks, strict=True)]
         out[form.image] = images if form.batches(group.mode) else images[0]
     if group.mode is Mode.VIDEO_TO_VIDEO and form.video is not None:
+        strength = group.strength if group.strength is not None else variant.strength
+        if form.strength is not None and int(group.steps * strength) < 1:
+            # diffusers would denoise nothing, and fail on an empty list of timesteps.
+            raise RenderError(f"strength {strength} of {group.steps} steps leaves none; at least {1 / group.steps:.2g}")
         videos = [list(_required(m.video, task, group.mode, "video")) for m, task in zip(media, tasks, strict=True)]
         out[form.video] = videos if form.batches(group.mode) else videos[0]
         if form.strength is not None:
-            out[form.strength] = group.strength if group.strength is not None else variant.strength
+            out[form.strength] = strength
     return out
 
 

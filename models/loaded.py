@@ -15,6 +15,7 @@ while `callback_on_step_end` is missing on some and `_interrupt` is ignored by o
 call at once, without decoding what nobody wants.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ from schemas.errors import (
 )
 from schemas.request import Mode
 from schemas.task import RenderBatch
+
+log = logging.getLogger(__name__)
 
 # Frames are turned into bytes a few at a time: a float32 copy of a long clip is gigabytes.
 _FRAMES_AT_ONCE = 16
@@ -107,6 +110,7 @@ class LoadedModel:
         generators = [torch.Generator("cpu").manual_seed(task.seed) for task in batch.tasks]
         call = arguments(self.forms[batch.group.mode], self.variant, batch, media, generators)
         _set_guider(pipe, batch.group.guidance)
+        failure: RushesError | None = None
         try:
             check()
             with _watched(pipe, on_step, check), torch.random.fork_rng(devices=self._random_devices()):
@@ -119,19 +123,27 @@ class LoadedModel:
                 else to_clip(clip, batch, task.fingerprint)
                 for task, clip in zip(batch.tasks, _checked(frames, batch), strict=True)
             )
-        except _AllCancelled:
-            return tuple(CancelledError(f"task {task.fingerprint} was cancelled") for task in batch.tasks)
-        except RushesError:
-            raise
+        except (_AllCancelled, RushesError) as error:
+            failure = None if isinstance(error, _AllCancelled) else error
         except Exception as error:
             if _is_out_of_memory(error):
-                raise OutOfMemoryError(f"{self.variant.name}, {batch.group.shape}: {explain(error)}") from None
-            raise RenderError(f"{self.variant.name}: {explain(error)}") from error
-        finally:
-            # Offloaded parts go back and step caches are forgotten, also after an error half way.
-            pipe.maybe_free_model_hooks()
-            if self.device.startswith("cuda"):
-                _free_if_failing()
+                failure = OutOfMemoryError(f"{self.variant.name}, {batch.group.shape}: {explain(error)}")
+            else:
+                log.warning("%s raised", type(pipe).__name__, exc_info=error)
+                failure = RenderError(f"{self.variant.name}: {explain(error)}")
+        # Out here, as an exception that is being handled keeps the tensors of the frames that it went through.
+        self._tidy(pipe)
+        if failure is not None:
+            raise failure
+        return tuple(CancelledError(f"task {task.fingerprint} was cancelled") for task in batch.tasks)
+
+    def _tidy(self, pipe: Any) -> None:
+        """After a call that ended half way: offloaded parts go back, step caches forget, memory is given back."""
+        import torch
+
+        pipe.maybe_free_model_hooks()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     def _random_devices(self) -> list[int]:
         import torch
@@ -195,16 +207,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _free_if_failing() -> None:
-    """Give memory back to the device when a call ended in an exception; after a good one the next call reuses it."""
-    import sys
-
-    import torch
-
-    if sys.exc_info()[0] is not None:
-        torch.cuda.empty_cache()
 
 
 class _Steps:

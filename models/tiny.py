@@ -8,98 +8,23 @@ is one. Each is a few MB at most. The sizes follow the ones that diffusers' own 
 """
 
 import argparse
-import json
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from models.tiny_text import (
+    BYTE_VOCABULARY,
+    byte_tokenizer,
+    clip_text_encoder,
+    clip_tokenizer,
+    clip_vision_encoder,
+    llama_encoder,
+    qwen_encoder,
+    t5_encoder,
+)
+
 SEED = 20
-
-
-def byte_tokenizer(max_length: int = 32, padding_side: str = "right") -> Any:
-    """A tokenizer of single bytes: every text has its own tokens and nothing is downloaded.
-
-    Ids: 0 padding, 1 end of text, 2 unknown, 3… the 256 bytes. `max_length` is the default cut.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate(("<pad>", "</s>", "<unk>", *alphabet))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=max_length,
-        padding_side=padding_side,
-    )
-
-
-BYTE_VOCABULARY = 259
-
-
-def clip_tokenizer(max_length: int = 77) -> Any:
-    """CLIP's own tokenizer class over the bytes alone: no merges, so one token a byte."""
-    from tokenizers import pre_tokenizers
-    from transformers import CLIPTokenizer
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*alphabet, *(f"{token}</w>" for token in alphabet), "<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "vocab.json").write_text(json.dumps(vocabulary))
-        Path(folder, "merges.txt").write_text("#version: 0.2\n")
-        return CLIPTokenizer.from_pretrained(folder, model_max_length=max_length)
-
-
-CLIP_VOCABULARY = 514
-
-
-def _t5() -> Any:
-    from transformers import T5Config, T5EncoderModel
-
-    sizes = {"d_model": 32, "d_ff": 37, "d_kv": 8, "num_heads": 4, "num_layers": 2}
-    return T5EncoderModel(T5Config(vocab_size=BYTE_VOCABULARY, pad_token_id=0, eos_token_id=1, **sizes)).eval()
-
-
-def _clip_text(hidden: int = 32) -> Any:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    config = CLIPTextConfig(
-        vocab_size=CLIP_VOCABULARY,
-        hidden_size=hidden,
-        intermediate_size=37,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        projection_dim=32,
-        bos_token_id=512,
-        eos_token_id=513,
-        pad_token_id=513,
-    )
-    return CLIPTextModel(config).eval()
-
-
-def _clip_vision() -> Any:
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    return CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=37,
-            projection_dim=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            image_size=224,  # what the pipeline resizes to, whatever the feature extractor says
-            patch_size=32,
-        )
-    ).eval()
 
 
 def wan() -> Any:
@@ -153,7 +78,7 @@ def ltx() -> Any:
 
     return LTXPipeline(
         tokenizer=byte_tokenizer(128),
-        text_encoder=_t5(),
+        text_encoder=t5_encoder(),
         vae=AutoencoderKLLTXVideo(
             in_channels=3,
             out_channels=3,
@@ -202,7 +127,7 @@ def cogvideox(in_channels: int = 16) -> Any:
     pipeline = CogVideoXImageToVideoPipeline if with_image else CogVideoXPipeline
     return pipeline(
         tokenizer=byte_tokenizer(32),
-        text_encoder=_t5(),
+        text_encoder=t5_encoder(),
         vae=AutoencoderKLCogVideoX(
             in_channels=3,
             out_channels=3,
@@ -271,7 +196,7 @@ def animatediff() -> Any:
     )
     return AnimateDiffPipeline(
         vae=_image_vae(),
-        text_encoder=_clip_text(hidden=8),
+        text_encoder=clip_text_encoder(hidden=8),
         tokenizer=clip_tokenizer(),
         unet=unet,
         motion_adapter=MotionAdapter(
@@ -300,7 +225,7 @@ def svd() -> Any:
         vae=AutoencoderKLTemporalDecoder(
             block_out_channels=(32, 32, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4, latent_channels=4
         ),
-        image_encoder=_clip_vision(),
+        image_encoder=clip_vision_encoder(),
         unet=UNetSpatioTemporalConditionModel(
             block_out_channels=(32, 64),
             layers_per_block=1,
@@ -337,7 +262,7 @@ def mochi() -> Any:
 
     return MochiPipeline(
         tokenizer=byte_tokenizer(256),
-        text_encoder=_t5(),
+        text_encoder=t5_encoder(),
         vae=AutoencoderKLMochi(
             latent_channels=12,
             out_channels=3,
@@ -363,6 +288,81 @@ def mochi() -> Any:
     )
 
 
+def hunyuanvideo() -> Any:
+    """HunyuanVideo: guidance is an input of the network."""
+    from diffusers import (
+        AutoencoderKLHunyuanVideo,
+        FlowMatchEulerDiscreteScheduler,
+        HunyuanVideoPipeline,
+        HunyuanVideoTransformer3DModel,
+    )
+
+    return HunyuanVideoPipeline(
+        text_encoder=llama_encoder(),
+        # The prompt comes last in a long template: cut at the front, or every prompt would read the same.
+        tokenizer=byte_tokenizer(256, truncation_side="left"),
+        text_encoder_2=clip_text_encoder(hidden=8),
+        tokenizer_2=clip_tokenizer(),
+        vae=AutoencoderKLHunyuanVideo(
+            latent_channels=4,
+            block_out_channels=(8, 8, 8, 8),
+            layers_per_block=1,
+            norm_num_groups=4,
+        ),
+        transformer=HunyuanVideoTransformer3DModel(
+            in_channels=4,
+            out_channels=4,
+            num_attention_heads=2,
+            attention_head_dim=10,
+            num_layers=1,
+            num_single_layers=1,
+            num_refiner_layers=1,
+            text_embed_dim=16,
+            pooled_projection_dim=8,
+            rope_axes_dim=(2, 4, 4),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+    )
+
+
+def hunyuanvideo15() -> Any:
+    """HunyuanVideo 1.5: guidance by a guider, and no callback."""
+    from diffusers import (
+        AutoencoderKLHunyuanVideo15,
+        ClassifierFreeGuidance,
+        FlowMatchEulerDiscreteScheduler,
+        HunyuanVideo15Pipeline,
+        HunyuanVideo15Transformer3DModel,
+    )
+    from transformers import ByT5Tokenizer
+
+    tokenizer = byte_tokenizer(1108, truncation_side="left")
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return HunyuanVideo15Pipeline(
+        text_encoder=qwen_encoder(),
+        tokenizer=tokenizer,
+        text_encoder_2=t5_encoder(384),
+        tokenizer_2=ByT5Tokenizer(),
+        vae=AutoencoderKLHunyuanVideo15(latent_channels=4, block_out_channels=(16, 16, 16, 16, 16), layers_per_block=1),
+        transformer=HunyuanVideo15Transformer3DModel(
+            in_channels=9,
+            out_channels=4,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_layers=2,
+            num_refiner_layers=1,
+            text_embed_dim=16,
+            text_embed_2_dim=32,
+            image_embed_dim=12,
+            rope_axes_dim=(2, 2, 4),
+            target_size=16,
+            task_type="t2v",
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        guider=ClassifierFreeGuidance(guidance_scale=6.0),
+    )
+
+
 BUILDERS: Mapping[str, Callable[[], Any]] = {
     "wan": wan,
     "ltx": ltx,
@@ -371,6 +371,8 @@ BUILDERS: Mapping[str, Callable[[], Any]] = {
     "animatediff": animatediff,
     "svd": svd,
     "mochi": mochi,
+    "hunyuanvideo": hunyuanvideo,
+    "hunyuanvideo15": hunyuanvideo15,
 }
 
 

@@ -1,5 +1,6 @@
 """Rendering with real diffusers pipelines, tiny and random."""
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -191,3 +192,36 @@ def test_strength_decides_how_much_of_a_video_stays(tiny_model: TinyModel) -> No
         batch = batch_of(group_of(model.variant, Mode.VIDEO_TO_VIDEO, steps=6, strength=strength), "a")
         clips[strength] = render(model, batch)[0]
     assert worst(clips[0.3], clips[0.9]) > 0
+
+
+def test_a_strength_that_leaves_no_step_is_refused_with_the_least(tiny_model: TinyModel) -> None:
+    model = tiny_model("wan")
+    batch = batch_of(group_of(model.variant, Mode.VIDEO_TO_VIDEO, steps=3, strength=0.3), "a")
+    with pytest.raises(RenderError, match=r"strength 0\.3 of 3 steps leaves none; at least 0\.33"):
+        render(model, batch)
+
+
+@pytest.mark.slow
+def test_guidance_reaches_a_pipeline_that_has_a_guider(tiny_model: TinyModel) -> None:
+    model = tiny_model("hunyuanvideo15")
+    clips = [
+        render(model, batch_of(group_of(model.variant, guidance=guidance, steps=2), "a"))[0] for guidance in (1.0, 9.0)
+    ]
+    assert model.pipes[Mode.TEXT_TO_VIDEO].guider.guidance_scale == 9.0
+    assert worst(*clips) > 0
+
+
+def test_an_error_keeps_nothing_of_the_call_alive(tiny_folder: TinyFolder) -> None:
+    model = load(tiny_variant("wan", tiny_folder("wan")), device="cpu")
+    latents: list[weakref.ref[torch.Tensor]] = []
+
+    def fail(_: object, args: object, kwargs: dict[str, torch.Tensor]) -> None:
+        latents.append(weakref.ref(kwargs["hidden_states"]))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.pipes[Mode.TEXT_TO_VIDEO].transformer.register_forward_pre_hook(fail, with_kwargs=True)
+    batch = batch_of(group_of(model.variant), "a")
+    with pytest.raises(OutOfMemoryError) as caught:
+        model.render(batch, media_of(batch), ignore_step, nobody_cancelled)
+    assert caught.value is not None
+    assert latents[0]() is None

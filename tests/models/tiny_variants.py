@@ -54,8 +54,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "svd": {"folder": "svd", "pipeline": "StableVideoDiffusionPipeline", "modes": (I2V,), "frames": 4},
     "mochi": {"folder": "mochi", "pipeline": "MochiPipeline", "modes": (T2V,), "frames": 7},
+    "hunyuanvideo": {"folder": "hunyuanvideo", "pipeline": "HunyuanVideoPipeline", "modes": (T2V,), "frames": 5},
+    "hunyuanvideo15": {"folder": "hunyuanvideo15", "pipeline": "HunyuanVideo15Pipeline", "modes": (T2V,), "frames": 5},
 }
-SLOW = {"mochi", "svd"}
+SLOW = {"mochi", "svd", "hunyuanvideo", "hunyuanvideo15"}
 
 
 def tiny_variant(family: str, folder: Path, **changes: Any) -> Variant:
