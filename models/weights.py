@@ -155,6 +155,9 @@ def _fetched(uri: str, revision: str | None, cache: Path, store: WeightsStore) -
     root.mkdir(parents=True, exist_ok=True)
     if not target.is_dir():
         with FileLock(root / f"{place}.lock"):
+            # Whoever holds the lock is alone with this place: other parts of it were left by killed processes.
+            for stale in root.glob(f"{place}.*.part"):
+                shutil.rmtree(stale, ignore_errors=True)
             if not target.is_dir():
                 _copy(uri, files, target, store)
     return Weights(target, revision or digest)

@@ -9,10 +9,11 @@ import torch
 
 from models.loaded import LoadedModel
 from models.loader import load
-from models.model import ignore_step, nobody_cancelled
+from models.model import TaskMedia, ignore_step, nobody_cancelled
 from models.tiny import build
 from schemas.errors import VariantLoadError
 from schemas.request import Mode
+from schemas.task import RenderBatch
 from tests.models.conftest import TinyFolder
 from tests.models.tiny_variants import I2V, T2V, V2V, batch_of, group_of, media_of, tiny_variant
 
@@ -106,6 +107,17 @@ def test_a_step_cache_saves_calls_and_forgets_between_clips(tiny_folder: TinyFol
     assert 0 < len(work) < plain_calls
     clip_of(model, "another prompt altogether")
     assert (clip_of(model) == first).all()
+
+
+def test_a_cache_that_decides_by_the_batch_renders_tasks_one_by_one(tiny_folder: TinyFolder) -> None:
+    speed = {"cache": "first_block", "cache_options": {"threshold": 0.5}}
+    model = load(tiny_variant("wan", tiny_folder("wan"), speed=speed, steps=6), device="cpu")
+    batch = batch_of(group_of(model.variant), "a", "b")
+    together = model.render(batch, media_of(batch), ignore_step, nobody_cancelled)
+    for task, clip in zip(batch.tasks, together, strict=True):
+        (alone,) = model.render(RenderBatch(batch.group, (task,)), (TaskMedia(),), ignore_step, nobody_cancelled)
+        assert isinstance(clip, np.ndarray)
+        assert (clip == alone).all()
 
 
 def test_vae_settings_and_channels_last_leave_a_small_clip_as_it_is(tiny_folder: TinyFolder) -> None:

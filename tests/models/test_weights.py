@@ -78,6 +78,14 @@ def test_a_copy_that_breaks_leaves_nothing_and_is_made_again(tmp_path: Path) -> 
     assert (find_weights(URI, cache=tmp_path, store=store).folder / "vae/model.safetensors").stat().st_size == 1000
 
 
+def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
+    target = find_weights(URI, cache=tmp_path, store=MemoryStore(FILES)).folder
+    stale = target.with_name(f"{target.name}.killed.part")
+    target.rename(stale)
+    assert find_weights(URI, cache=tmp_path, store=MemoryStore(FILES)).folder == target
+    assert not stale.exists()
+
+
 def test_new_content_under_an_old_address_is_a_new_folder_and_revision(tmp_path: Path) -> None:
     store = MemoryStore(FILES)
     old = find_weights(URI, cache=tmp_path, store=store)
