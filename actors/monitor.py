@@ -37,40 +37,42 @@ class PoolView:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The run at one moment. `stalled` are actors whose batch has shown no step since the timeout."""
+    """The run at one moment."""
 
     pools: tuple[PoolView, ...]
     stop_reason: str | None
-    stalled: tuple[str, ...]
     actors_lost: int
 
 
 @dataclass
 class _Work:
     fingerprints: tuple[str, ...]
-    alive_at_s: float
+    rendering: bool = True
 
 
 class RunMonitor:
-    """Book-keeping of one run. Times are seconds on the caller's clock."""
+    """Book-keeping of one run."""
 
     def __init__(self) -> None:
         self._pools: dict[str, PoolState] = {}
         self._variant_of: dict[str, str] = {}
-        self._handles: dict[str, object] = {}
         self._work: dict[str, dict[str, _Work]] = {}
         self._kills: Counter[str] = Counter()
         self._slices: Counter[str] = Counter()
         self._stop_reason: str | None = None
         self._actors_lost = 0
 
-    def loading(self, actor: str, variant: str, handle: object = None) -> None:
-        """An actor's process has started and loads its model. A second start of the same actor means that the first
-        process died: whatever it had begun is charged with a kill."""
+    def loading(self, actor: str, variant: str) -> None:
+        """An actor's process has started and loads its model.
+
+        A second start of the same actor means that the first process died: what it was rendering is charged with a
+        kill, or when it rendered nothing, what it was encoding and storing.
+        """
         pool = self._pools.setdefault(variant, PoolState())
         if actor in self._variant_of:
             self._actors_lost += 1
-            for work in self._work.pop(actor, {}).values():
+            begun = self._work.pop(actor, {}).values()
+            for work in [work for work in begun if work.rendering] or begun:
                 self._kills.update(work.fingerprints)
             if actor not in pool.ready:
                 pool.lost_loads[actor] += 1
@@ -79,11 +81,6 @@ class RunMonitor:
         pool.ready.discard(actor)
         pool.actors.add(actor)
         self._variant_of[actor] = variant
-        self._handles[actor] = handle
-
-    def handle_of(self, actor: str) -> object:
-        """Whatever the actor gave to be reached by."""
-        return self._handles[actor]
 
     def loaded(self, actor: str, load_s: float) -> None:
         """The actor's model is loaded."""
@@ -100,15 +97,15 @@ class RunMonitor:
         self._slices[slice_key] += 1
         return self._slices[slice_key]
 
-    def begin(self, actor: str, work_key: str, fingerprints: tuple[str, ...], now_s: float) -> tuple[int, ...]:
-        """An actor starts on these tasks. Returns how many processes each has cost so far."""
-        self._work.setdefault(actor, {})[work_key] = _Work(fingerprints, now_s)
+    def begin(self, actor: str, work_key: str, fingerprints: tuple[str, ...]) -> tuple[int, ...]:
+        """An actor starts to render these tasks. Returns how many processes each has cost so far."""
+        self._work.setdefault(actor, {})[work_key] = _Work(fingerprints)
         return tuple(self._kills[f] for f in fingerprints)
 
-    def alive(self, actor: str, work_key: str, now_s: float) -> None:
-        """A denoising step is done."""
+    def rendered(self, actor: str, work_key: str) -> None:
+        """The model call is over; encoding and storing follow."""
         if work := self._work.get(actor, {}).get(work_key):
-            work.alive_at_s = now_s
+            work.rendering = False
 
     def end(self, actor: str, work_key: str, busy_s: float) -> None:
         """The tasks are rendered and stored, or recorded as failed; the accelerator was busy that long."""
@@ -121,7 +118,7 @@ class RunMonitor:
         pool.clips += clips
         pool.failed += failed
 
-    def snapshot(self, now_s: float, stall_timeout_s: float) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         """The state to show and to act on."""
         return Snapshot(
             pools=tuple(
@@ -129,10 +126,5 @@ class RunMonitor:
                 for name, p in sorted(self._pools.items())
             ),
             stop_reason=self._stop_reason,
-            stalled=tuple(
-                actor
-                for actor, works in self._work.items()
-                if any(now_s - work.alive_at_s > stall_timeout_s for work in works.values())
-            ),
             actors_lost=self._actors_lost,
         )

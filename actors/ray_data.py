@@ -20,6 +20,7 @@ from actors.media_source import MediaSource
 from actors.monitor import KILLS_TO_QUARANTINE
 from actors.publisher import Publisher
 from actors.renderer import Rendered, Renderer, TaskFailure
+from actors.stopwatch import Stopwatch
 from actors.weights import StoredWeights
 from models.loader import load
 from models.model import Model
@@ -34,7 +35,6 @@ from storage.store import open_store
 
 # Batches that may wait for the encoder: one, so that a slow store slows the model down before memory fills up.
 _UNPUBLISHED_BATCHES = 2
-_ALIVE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class StageSpec:
     config: Config
     device: str
     started_at: str
+    stall_timeout_s: float
     # What stands between the model and its callers: nothing in production, scripted faults in tests.
     wrap: Callable[[Model], Model] | None = None
 
@@ -59,11 +60,10 @@ class RenderStage:
     """One actor. `monitor` is the handle of the run's RunMonitor."""
 
     def __init__(self, spec: StageSpec, monitor: Any) -> None:
-        context = ray.get_runtime_context()
         self._spec = spec
         self._monitor = monitor
-        self._actor = context.get_actor_id()
-        ray.get(monitor.loading.remote(self._actor, spec.variant.name, context.current_actor))
+        self._actor = ray.get_runtime_context().get_actor_id()
+        ray.get(monitor.loading.remote(self._actor, spec.variant.name))
         try:
             model: Model = load(
                 spec.variant,
@@ -137,16 +137,9 @@ class RenderStage:
 
     def _render(self, batch: RenderBatch, kills: dict[str, int]) -> "_Call":
         started_at_s, started = time.time(), time.perf_counter()
-        last_s = started
-
-        def on_step(_done: int, _total: int) -> None:
-            nonlocal last_s
-            now = time.perf_counter()
-            if now - last_s >= _ALIVE_EVERY_S:
-                last_s = now
-                self._monitor.alive.remote(self._actor, batch.key, time.time())
-
-        outcomes = self._renderer.render(batch, on_step)
+        with Stopwatch(self._spec.stall_timeout_s) as stopwatch:
+            outcomes = self._renderer.render(batch, lambda done, total: stopwatch.restart())
+        self._monitor.rendered.remote(self._actor, batch.key)
         load_s, self._unbilled_load_s = self._unbilled_load_s, 0.0
         return _Call(outcomes, started_at_s, time.perf_counter() - started, load_s, kills)
 
@@ -188,7 +181,7 @@ class RenderStage:
 
     def _begin(self, batch: RenderBatch) -> tuple[int, ...]:
         fingerprints = tuple(task.fingerprint for task in batch.tasks)
-        kills: tuple[int, ...] = ray.get(self._monitor.begin.remote(self._actor, batch.key, fingerprints, time.time()))
+        kills: tuple[int, ...] = ray.get(self._monitor.begin.remote(self._actor, batch.key, fingerprints))
         return kills
 
     def _end(self, batch: RenderBatch, busy_s: float) -> None:

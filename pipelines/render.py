@@ -66,7 +66,7 @@ def render_plan(
     """
     monitor = ray.remote(num_cpus=0, max_concurrency=1)(RunMonitor).remote()
     state = _Watched()
-    with _watch(monitor, options.stall_timeout_s, state, on_look):
+    with _watch(monitor, state, on_look):
         try:
             for block in _dataset(plan, options, catalog, out, config, monitor, wrap).iter_batches(
                 batch_size=None, prefetch_batches=0
@@ -76,9 +76,9 @@ def render_plan(
             if state.stop_reason is None:
                 raise
         except (ray.exceptions.RayError, RushesError) as error:
-            reason = _look(monitor, options.stall_timeout_s).stop_reason
+            reason = _look(monitor).stop_reason
             raise RunStoppedError(reason or _first_line(error)) from error
-    snapshot = _look(monitor, options.stall_timeout_s)
+    snapshot = _look(monitor)
     if snapshot.stop_reason is not None:
         raise RunStoppedError(snapshot.stop_reason)
     ray.kill(monitor)
@@ -103,7 +103,7 @@ def _dataset(
         variant = catalog[name]
         size = plan.quote.actors[name]
         items = cut_spans(spans, size)
-        spec = StageSpec(variant, out, config, options.device, started_at, wrap)
+        spec = StageSpec(variant, out, config, options.device, started_at, options.stall_timeout_s, wrap)
         branches.append(
             ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 RenderStage,
@@ -168,22 +168,17 @@ class _Watched:
 
 
 @contextmanager
-def _watch(
-    monitor: Any, stall_timeout_s: float, state: _Watched, on_look: Callable[[Snapshot, Progress], None]
-) -> Iterator[None]:
-    """Look at the run twice a second: show it, kill what hangs, end it when there is a reason to."""
+def _watch(monitor: Any, state: _Watched, on_look: Callable[[Snapshot, Progress], None]) -> Iterator[None]:
+    """Look at the run twice a second: show it, and end it when there is a reason to."""
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(_LOOK_EVERY_S):
             try:
-                snapshot = _look(monitor, stall_timeout_s)
+                snapshot = _look(monitor)
             except ray.exceptions.RayError:
                 return
             on_look(snapshot, state.progress())
-            for actor in snapshot.stalled:
-                # The restart charges the batch with a kill; one that hangs twice is quarantined.
-                ray.kill(ray.get(monitor.handle_of.remote(actor)), no_restart=False)
             if snapshot.stop_reason is not None and not over.is_set():
                 state.stop_reason = snapshot.stop_reason
                 _thread.interrupt_main()
@@ -198,8 +193,8 @@ def _watch(
         watcher.join(timeout=5)
 
 
-def _look(monitor: Any, stall_timeout_s: float) -> Snapshot:
-    snapshot: Snapshot = ray.get(monitor.snapshot.remote(time.time(), stall_timeout_s))
+def _look(monitor: Any) -> Snapshot:
+    snapshot: Snapshot = ray.get(monitor.snapshot.remote())
     return snapshot
 
 

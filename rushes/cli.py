@@ -1,9 +1,9 @@
 """The `rushes` command: parses, calls, prints."""
 
+import shlex
 import sys
-from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.prompt import Confirm
 from rich.text import Text
 
+from rushes.exits import Exit, fail
+from rushes.fleet_commands import simulate
 from schemas.clip import ClipFormat
 from schemas.errors import RushesError
 from schemas.run import RunOptions
@@ -25,16 +27,6 @@ app = typer.Typer(
 )
 _err = Console(stderr=True)
 _out = Console()
-
-
-class Exit(IntEnum):
-    """What the exit codes mean."""
-
-    OK = 0
-    BROKE = 1
-    USAGE = 2
-    INCOMPLETE = 3
-    INTERRUPTED = 130
 
 
 Manifest = Annotated[
@@ -100,7 +92,7 @@ def render(
         retry_quarantined=retry_quarantined,
         stall_timeout_s=stall_timeout_s,
     )
-    again = "rushes " + " ".join(sys.argv[1:])
+    again = "rushes " + shlex.join(sys.argv[1:])
 
     def quoted(plan: RunPlan) -> None:
         _err.print(quote_table(plan.quote, plan.rejected_sample))
@@ -141,7 +133,12 @@ def render(
             summary = bulk.render(options, watcher)
         except KeyboardInterrupt:
             live.stop()
-            _err.print(f"\nStopped. What is stored is kept; to go on:\n  {again}", markup=False, highlight=False)
+            _err.print(
+                f"\nStopped. What is stored is kept; to go on:\n  {again}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
             raise typer.Exit(Exit.INTERRUPTED) from None
         except bulk.DeclinedError as error:
             live.stop()
@@ -149,7 +146,7 @@ def render(
             raise typer.Exit(Exit.OK) from None
         except RushesError as error:
             live.stop()
-            _fail(error)
+            fail(error)
     if as_json:
         print(summary.model_dump_json(indent=1))
     else:
@@ -188,7 +185,7 @@ def estimate(
     try:
         plan = bulk.estimate(options)
     except RushesError as error:
-        _fail(error)
+        fail(error)
     if as_json:
         print(plan.quote.model_dump_json(indent=1))
     else:
@@ -209,7 +206,7 @@ def catalog(
     try:
         found = open_catalog(str(path) if path else None, read_config())
     except RushesError as error:
-        _fail(error)
+        fail(error)
     table = Table("variant", "modes", "native shape", "fps", "steps", "GPUs", "GiB", "USD/h", "aliases")
     for v in found.variants.values():
         modes = ", ".join(mode.value.removesuffix("_to_video") for mode in v.modes)
@@ -217,6 +214,9 @@ def catalog(
         row = (str(v.shape.default()), f"{v.fps:g}", str(v.steps), f"{v.needs.gpus:g}", f"{v.needs.vram_gib:g}", usd)
         table.add_row(v.name, modes, *row, ", ".join(v.aliases))
     _out.print(table)
+
+
+app.command()(simulate)
 
 
 def _options(**given: object) -> RunOptions:
@@ -228,13 +228,10 @@ def _options(**given: object) -> RunOptions:
         raise typer.Exit(Exit.USAGE) from None
 
 
-def _fail(error: RushesError) -> NoReturn:
-    from schemas.errors import CatalogError, ConfigError
-
-    _err.print(f"error: {error}", style="red", markup=False, highlight=False)
-    raise typer.Exit(Exit.USAGE if isinstance(error, ConfigError | CatalogError) else Exit.BROKE) from None
-
-
 def main() -> None:
     """The console script."""
     app()
+
+
+if __name__ == "__main__":
+    main()

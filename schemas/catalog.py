@@ -237,9 +237,18 @@ def load_catalog(path: Path) -> Catalog:
 
 def _resolved(entry: Mapping[str, object], base: Path | None) -> dict[str, object]:
     """Make `./folder` weights absolute: the catalog travels to other processes, its folder does not."""
+
+    def absolute(value: object) -> object:
+        relative = base is not None and isinstance(value, str) and value.startswith(("./", "../"))
+        return str((base / str(value)).resolve()) if relative and base is not None else value
+
     out = dict(entry)
     for field in ("weights", "motion_adapter"):
-        value = out.get(field)
-        if base is not None and isinstance(value, str) and value.startswith(("./", "../")):
-            out[field] = str((base / value).resolve())
+        if field in out:
+            out[field] = absolute(out[field])
+    loras = out.get("loras")
+    if isinstance(loras, list):
+        out["loras"] = [
+            {**lora, "source": absolute(lora.get("source"))} if isinstance(lora, dict) else lora for lora in loras
+        ]
     return out

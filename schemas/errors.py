@@ -23,7 +23,6 @@ Whether a task is tried again is decided by `is_transient` and by nothing else.
 
 from dataclasses import dataclass
 
-
 # A message names as many; the issue itself keeps them all.
 _SHOWN_CHOICES = 8
 

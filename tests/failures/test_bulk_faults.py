@@ -88,6 +88,7 @@ def test_a_process_that_dies_once_loses_nothing(bench: Bench) -> None:
     assert (summary.succeeded, summary.failed, summary.actors_lost) == (6, 0, 1)
     records = bench.ledger()
     assert len(records) == len(bench.clips()) == 6
+    # Two batches of three: the one that died is rendered again, task by task; the other never knew.
     assert sorted(r.attempts for r in records.values()) == [1, 1, 1, 2, 2, 2]
 
 

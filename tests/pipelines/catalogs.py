@@ -13,6 +13,8 @@ steps = 2
 guidance = 3.0
 fps = 8
 max_batch = 4
+batch_curve = [{ tokens = 1, batch = 4, speedup = 3.9 }]
+cost = { measured = true, fixed_s = 0.05, step_s_per_token = 0.001, decode_s_per_megapixel = 0.1 }
 aliases = ["petit"]
 price_usd_per_gpu_hour = 2.0
 shape.divisor = 16

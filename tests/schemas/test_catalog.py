@@ -31,6 +31,11 @@ def test_a_relative_weights_folder_is_taken_from_the_files_own(tmp_path: Path) -
     assert load_catalog(tmp_path / "cat.toml")["small"].weights == str(tmp_path / "weights")
 
 
+def test_a_relative_lora_is_taken_from_the_files_own_folder_too(tmp_path: Path) -> None:
+    (tmp_path / "cat.toml").write_text(GOOD.replace("fps = 8", 'fps = 8\nloras = [{ source = "./mine" }]'))
+    assert load_catalog(tmp_path / "cat.toml")["small"].loras[0].source == str(tmp_path / "mine")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
