@@ -9,7 +9,13 @@ from ray.data import DataContext
 
 
 def streamed(stage: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """`stage(item)` for every item, in the order in which they finish. An item's error ends the iteration."""
+    """`stage(item)` for every item, in the order in which they finish. An item's error ends the iteration.
+
+    A single item is done here: starting a process for it would take longer than doing it.
+    """
+    if len(items) == 1:
+        yield stage(items[0])
+        return
     quiet_context()
     rows = [{"item": pickle.dumps(item)} for item in items]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(_Pickled(stage), batch_size=1)

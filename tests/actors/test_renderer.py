@@ -192,7 +192,7 @@ def test_a_video_becomes_another_video(wan: LoadedModel, tmp_path: Path) -> None
 def test_errors_of_ours_keep_their_class(wan: LoadedModel) -> None:
     for error in (OutOfMemoryError("full"), RenderError("broken")):
 
-        def fault(task: Task, attempt: int, error: Exception = error) -> Exception:  # noqa: ARG001
+        def fault(task: Task, attempt: int, error: Exception = error) -> Exception:
             return error
 
         (outcome,) = Renderer(ScriptedModel(wan, fault)).render(batch(wan, "a"))

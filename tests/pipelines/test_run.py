@@ -97,6 +97,7 @@ def test_the_same_command_again_renders_nothing_and_says_the_same(tmp_path: Path
     assert {info.key: info.etag for info in store.list("clips/")} == before
 
 
+@pytest.mark.slow
 def test_a_new_row_is_all_that_a_longer_manifest_costs(tmp_path: Path, ray_cluster: Topology) -> None:
     out = str(tmp_path / "out")
     render(options(tmp_path, out, ROWS[:3]))
@@ -104,6 +105,7 @@ def test_a_new_row_is_all_that_a_longer_manifest_costs(tmp_path: Path, ray_clust
     assert (more.rendered, more.reused) == (1, 3)
 
 
+@pytest.mark.slow
 def test_data_tools_read_the_results(tmp_path: Path, ray_cluster: Topology) -> None:
     out = str(tmp_path / "out")
     render(options(tmp_path, out))
@@ -129,6 +131,7 @@ def test_a_limit_takes_the_first_rows(tmp_path: Path, ray_cluster: Topology, lim
     assert estimate(options(tmp_path, "", limit=limit)).quote.rows == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_format", [ClipFormat.WEBM, ClipFormat.GIF, ClipFormat.PNG])
 def test_clips_come_in_other_formats_on_request(tmp_path: Path, ray_cluster: Topology, clip_format: ClipFormat) -> None:
     out = str(tmp_path / "out")
@@ -148,6 +151,7 @@ def test_a_variant_that_no_node_can_hold_is_refused_before_anything_is_rendered(
         render(told)
 
 
+@pytest.mark.slow
 def test_logical_gpus_are_taken_and_given_back(tmp_path: Path, ray_cluster: Topology) -> None:
     told = options(tmp_path, str(tmp_path / "out"), ROWS[:1], device="auto")
     catalog = TWO_VARIANTS.replace("needs = { gpus = 0, cpus = 1 }", "needs = { gpus = 1, cpus = 1 }", 1)
