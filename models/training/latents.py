@@ -1,0 +1,65 @@
+"""A pool of encoded clips that is renewed while the denoiser trains.
+
+Encoding every batch afresh would cost as much as the denoising step; a fixed set would be learned by heart.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLLTXVideo
+from torch import Tensor
+
+from models.training.drawing import CANVASES, Scene, draw, sample
+from models.training.vae import to_model_range
+
+_SHARES = (0.84, 0.08, 0.08)  # of the canvases: square, landscape, portrait
+
+
+def normalised(vae: AutoencoderKLLTXVideo, clips: Tensor) -> Tensor:
+    """Latents as the denoiser sees them, of clips (batch, 3, frames, height, width) in [-1, 1]."""
+    mean, std = vae.latents_mean[:, None, None, None], vae.latents_std[:, None, None, None]
+    return (vae.encode(clips).latent_dist.mean - mean) / std
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A scene and its normalised latents (channels, latent frames, height / 16, width / 16), half precision."""
+
+    scene: Scene
+    latents: Tensor
+
+
+class LatentPool:
+    """Encoded clips by canvas; the oldest go once `capacity` (over all canvases) is reached."""
+
+    def __init__(self, vae: AutoencoderKLLTXVideo, rng: np.random.Generator, capacity: int, pairs: float) -> None:
+        self._vae = vae
+        self._rng = rng
+        self._pairs = pairs
+        self._pools: list[deque[Encoded]] = [deque(maxlen=max(1, int(capacity * share))) for share in _SHARES]
+
+    @torch.no_grad()
+    def add(self, count: int, canvas: int | None = None) -> None:
+        """Draw and encode `count` clips of one canvas (random when not said)."""
+        which = int(self._rng.choice(3, p=_SHARES)) if canvas is None else canvas
+        width, height = CANVASES[which]
+        scenes = [sample(self._rng, width=width, height=height, pairs=self._pairs) for _ in range(count)]
+        clips = to_model_range(np.stack([draw(scene) for scene in scenes])).to(self._vae.device)
+        latents = normalised(self._vae, clips).half().cpu()
+        self._pools[which].extend(Encoded(s, x) for s, x in zip(scenes, latents, strict=True))
+
+    def fill(self, count: int) -> None:
+        """Start with about `count` clips, each canvas by its share."""
+        for which, share in enumerate(_SHARES):
+            for _ in range(max(1, round(count * share / 8))):
+                self.add(8, which)
+
+    def batch(self, count: int) -> list[Encoded]:
+        """`count` random clips of one random canvas."""
+        pool = self._pools[int(self._rng.choice(3, p=_SHARES))]
+        return [pool[i] for i in self._rng.integers(0, len(pool), count)]
+
+    def __len__(self) -> int:
+        return sum(len(pool) for pool in self._pools)

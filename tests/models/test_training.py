@@ -1,0 +1,101 @@
+"""The recipe of the embedded model, in miniature."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import LTXPipeline
+
+from models.training import blocks, denoiser
+from models.training.captions import caption, plain_caption
+from models.training.denoiser import DenoiserConfig
+from models.training.distil import knots
+from models.training.drawing import COLOURS, MOTIONS, SHAPES, combinations, draw, sample
+from models.training.folder import assemble, save
+from models.training.text import build_tokenizer
+from models.training.vae import VaeConfig, build, psnr_db, to_model_range
+from models.training.words import FILLERS, RESERVED, vocabulary
+
+TINY = DenoiserConfig(layers=1, heads=2, head_dim=12, text_dim=16, steps=3, batch=2, pool=16, pool_start=8)
+
+
+def drawn(count: int, seed: int) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    return to_model_range(np.stack([draw(sample(rng)) for _ in range(count)]))
+
+
+@pytest.fixture(scope="module")
+def codec() -> object:
+    vae = build(VaeConfig(latent_channels=32, width=80, inner_width=40, patch_components=18))
+    code = blocks.fit(drawn(24, 1), 18, 32)
+    blocks.write(code, vae)
+    return vae.eval()
+
+
+def test_a_scene_depends_on_its_seed_alone() -> None:
+    first, again = (draw(sample(np.random.default_rng(3))) for _ in range(2))
+    assert (first == again).all()
+
+
+def test_combinations_held_out_and_trained_are_disjoint_and_complete() -> None:
+    held, trained = combinations(held=True), combinations(held=False)
+    assert not set(held) & set(trained)
+    assert len(held) + len(trained) == len(COLOURS) * (len(SHAPES) * len(MOTIONS) - 1)
+    assert {shape for _, shape, _ in held} == set(SHAPES)
+
+
+def test_every_word_of_every_caption_is_known_or_meant_to_be_unknown() -> None:
+    tokenizer = build_tokenizer()
+    known = set(vocabulary())
+    rng = np.random.default_rng(4)
+    for _ in range(300):
+        words = caption(rng, sample(rng, pairs=0.2)).split()
+        assert {word for word in words if word not in known} <= {"qwx"}
+    assert not set(FILLERS) & set(RESERVED)
+    assert tokenizer.unk_token_id not in tokenizer(plain_caption("red", "star", "up-left", "navy")).input_ids
+
+
+def test_the_network_written_from_a_linear_code_computes_it(codec: object) -> None:
+    clips = drawn(4, 1)
+    code = blocks.fit(drawn(24, 1), 18, 32)
+    with torch.no_grad():
+        latents = codec.encode(clips).latent_dist.mean  # type: ignore[attr-defined]
+        made = codec.decode(latents).sample  # type: ignore[attr-defined]
+    assert latents.shape == (4, 32, 9, 4, 4)
+    patches = blocks.to_patches(clips) - code.patch_mean[:, None, None, None]
+    rows = blocks._gather(torch.einsum("kc,bcthw->bkthw", code.patches, patches))
+    expected = ((rows - code.block_mean) @ code.blocks.T / code.block_deviation).view(4, 8, 4, 4, 32)
+    assert (
+        torch.nn.functional.cosine_similarity(latents[:, :, 1:].permute(0, 2, 3, 4, 1).flatten(), expected.flatten(), 0)
+        > 0.99
+    )
+    assert psnr_db(clips, made) > 24
+
+
+def test_a_denoiser_trains_resumes_and_ships_as_a_plain_diffusers_folder(codec: object, tmp_path: Path) -> None:
+    denoiser.train(TINY, codec, tmp_path / "work")  # type: ignore[arg-type]
+    longer = TINY.model_copy(update={"steps": 5})
+    model = denoiser.train(longer, codec, tmp_path / "work", resume=True)  # type: ignore[arg-type]
+    assert torch.load(tmp_path / "work" / "state.pt", weights_only=True)["step"] == 5
+    assert save(assemble(codec, model), tmp_path / "folder") < 20_000_000  # type: ignore[arg-type]
+    pipeline = LTXPipeline.from_pretrained(tmp_path / "folder", torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    frames = pipeline(
+        "a red ball",
+        width=64,
+        height=64,
+        num_frames=17,
+        frame_rate=8,
+        num_inference_steps=2,
+        output_type="np",
+    ).frames
+    assert frames.shape == (1, 17, 64, 64, 3)
+
+
+def test_the_few_step_sampler_stands_where_the_scheduler_puts_it() -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / 4, 4).tolist())
+    assert scheduler.sigmas.tolist() == pytest.approx(knots(4, 3.0), abs=1e-5)
