@@ -3,13 +3,15 @@
     python -m benchmarks.batch_overhead [--quick] [--clips N] [--json FILE]
 
 Both render the same clips of one variant in the same batches, encode them with the same encoder and store them in a
-folder. The bare loop is one process with all the machine's threads. Throughput is *steady*: clips after the first
-batch of every actor, over the time they took; start-up is reported apart. Then the same on a model that does nothing
+folder. The bare loop is one process; it runs twice, with one thread and with all of the machine's, and the better of
+the two is the baseline. Throughput is *steady*: clips after the first batch of every actor, over the time they took;
+start-up is reported apart. Then the same on a model that does nothing
 (frames ready-made, declared `no-op` in the output): the difference a batch is what the machinery costs.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from rich.table import Table
 from actors.publisher import Publisher
 from actors.renderer import Rendered, Renderer
 from benchmarks.report import write_report
+from cluster.connect import connected
 from models.loader import load
 from models.model import Cancelled, Frames, Model, OnStep, TaskMedia
 from pipelines.run import render, shipped_catalog
@@ -71,10 +74,11 @@ class NoOpModel:
         return tuple(np.full((group.frames, group.height, group.width, 3), 128, np.uint8) for _ in batch.tasks)
 
 
-def bare_loop(out: str, plan_folder: Path, variant_name: str, no_op: bool) -> dict[str, Any]:
+def bare_loop(out: str, plan_folder: Path, variant_name: str, no_op: bool, threads: int) -> dict[str, Any]:
     """Render, encode and store, batch after batch, in this process."""
     import torch
 
+    torch.set_num_threads(threads)
     started = time.perf_counter()
     variant = shipped_catalog()[variant_name]
     loaded: Model = load(variant, device="cpu")
@@ -101,7 +105,7 @@ def bare_loop(out: str, plan_folder: Path, variant_name: str, no_op: bool) -> di
         "startup_s": ready - started,
         "clips_per_s": clips / (ends[-1][0] - ends[0][0]),
         "batch_s": (ends[-1][0] - ends[0][0]) / (len(ends) - 1),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
     }
 
 
@@ -109,7 +113,9 @@ def through_rushes(manifest: Path, out: Path, no_op: bool) -> dict[str, Any]:
     """The same through Ray Data; times are those of the ledger."""
     options = RunOptions(manifest=str(manifest), out=str(out), contact_sheet_clips=0)
     started = datetime.now().timestamp()
-    summary = render(options, wrap=NoOpModel if no_op else None)
+    # One actor for the no-op, as the bare loop is one process: the difference a batch is then overhead and not sharing.
+    with connected(None, num_cpus=1 if no_op else None):
+        summary = render(options, wrap=NoOpModel if no_op else None)
     store = open_store(str(out))
     records = sorted(table_to_records(Ledger(store).load()), key=lambda r: r.finished_at)
     finished = [datetime.fromisoformat(record.finished_at).timestamp() for record in records]
@@ -138,27 +144,30 @@ def compare(folder: Path, variant: str, clips: int, no_op: bool) -> tuple[dict[s
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     ours = through_rushes(manifest, folder / "rushes", no_op)
     (plan,) = (folder / "rushes" / "plan").iterdir()
-    # A process of its own: torch takes its number of threads once.
-    told = [sys.executable, "-m", "benchmarks.batch_overhead", "--bare", str(folder / "bare"), str(plan), variant]
-    answer = subprocess.run([*told, str(int(no_op))], capture_output=True, text=True, check=True)
-    return json.loads(answer.stdout.splitlines()[-1]), ours
+    bare = []
+    for threads in sorted({1, os.cpu_count() or 1}):
+        out = str(folder / f"bare-{threads}")
+        told = [sys.executable, "-m", "benchmarks.batch_overhead", "--bare", out, str(plan), variant]
+        answer = subprocess.run([*told, str(int(no_op)), str(threads)], capture_output=True, text=True, check=True)
+        bare.append(json.loads(answer.stdout.splitlines()[-1]))
+    return max(bare, key=lambda b: b["clips_per_s"]), ours
 
 
 def main() -> None:
     """Print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="40 clips, one round")
+    parser.add_argument("--quick", action="store_true", help="128 clips, one round")
     parser.add_argument("--clips", type=int, default=160, help="clips a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--variant", default="embedded", help="a catalog name")
     parser.add_argument("--json", type=Path, help="where the figures go")
-    parser.add_argument("--bare", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--bare", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bare:
-        out, plan, variant, no_op = arguments.bare
-        print(json.dumps(bare_loop(out, Path(plan), variant, no_op == "1")))
+        out, plan, variant, no_op, threads = arguments.bare
+        print(json.dumps(bare_loop(out, Path(plan), variant, no_op == "1", int(threads))))
         return
-    clips, rounds = (40, 1) if arguments.quick else (arguments.clips, arguments.rounds)
+    clips, rounds = (128, 1) if arguments.quick else (arguments.clips, arguments.rounds)
     figures: dict[str, Any] = {"variant": arguments.variant, "clips": clips, "rounds": []}
     table = Table(
         "round", "model", "bare clips/s", "rushes clips/s", "ratio", "overhead a batch", "start-up bare / rushes"
@@ -179,12 +188,15 @@ def main() -> None:
                 table.add_row(str(number + 1), model, *rates, shown, startup)
     ratio = statistics.median(r["ratio"] for r in figures["rounds"] if r["model"] == "real")
     overhead_ms = statistics.median(r["overhead_ms"] for r in figures["rounds"] if r["model"] == "no-op")
-    figures |= {"ratio": ratio, "overhead_ms": overhead_ms, "goals": {"ratio": 1.0, "overhead_ms": 15.0}}
+    figures |= {
+        "ratio": ratio,
+        "overhead_ms": overhead_ms,
+        "goals": {"ratio": GOAL_RATIO, "overhead_ms": GOAL_OVERHEAD_MS},
+    }
     Console().print(table)
     print(f"goal ratio ≥ {GOAL_RATIO}: {'met' if ratio >= GOAL_RATIO else 'missed'} ({ratio:.2f})")
-    print(
-        f"goal overhead ≤ {GOAL_OVERHEAD_MS} ms: {'met' if overhead_ms <= GOAL_OVERHEAD_MS else 'missed'} ({overhead_ms:.1f} ms)"
-    )
+    met = "met" if overhead_ms <= GOAL_OVERHEAD_MS else "missed"
+    print(f"goal overhead ≤ {GOAL_OVERHEAD_MS} ms: {met} ({overhead_ms:.1f} ms)")
     print(f"figures: {write_report('batch_overhead', figures, arguments.json)}")
 
 

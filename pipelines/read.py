@@ -19,7 +19,7 @@ from schemas.errors import ConfigError, ObjectMissingError
 from schemas.request import Request
 from storage.uris import FoundFile, list_uris, open_object
 
-CHUNK_BYTES = 16 * 1024 * 1024
+CHUNK_BYTES = 8 * 1024 * 1024
 _FIELDS = frozenset(Request.model_fields)
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 

@@ -101,8 +101,8 @@ def _dataset(
     branches = []
     for name, spans in plan.spans.items():
         variant = catalog[name]
-        size = plan.quote.actors[name]
-        items = cut_spans(spans, size)
+        items = cut_spans(spans, plan.quote.actors[name])
+        size = min(plan.quote.actors[name], len(items))
         spec = StageSpec(variant, out, config, options.device, started_at, options.stall_timeout_s, wrap)
         branches.append(
             ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
