@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from schemas.errors import InvalidRequestError
+from schemas.errors import MediaError
 
 VIDEOS = (".mp4", ".webm", ".gif", ".mov", ".mkv", ".avi")
 _TABLES = (".jsonl", ".csv", ".parquet")
@@ -37,7 +37,7 @@ class Example:
 
 
 def find_examples(data: Path) -> list[Example]:
-    """Everything that `data` names, in order. Raises InvalidRequestError saying which file or row is wrong."""
+    """Everything that `data` names, in order. Raises MediaError saying which file or row is wrong."""
     if data.is_dir():
         for suffix in _TABLES:
             if (data / f"metadata{suffix}").is_file():
@@ -48,13 +48,13 @@ def find_examples(data: Path) -> list[Example]:
             if path.suffix.lower() in VIDEOS and path.with_suffix(".txt").is_file()
         ]
         if not found:
-            raise InvalidRequestError(
+            raise MediaError(
                 f"{data}: no captioned clips; wanted: {', '.join(VIDEOS)} with a .txt beside each, or metadata.jsonl"
             )
         return found
     if data.suffix.lower() in _TABLES and data.is_file():
         return _from_table(data)
-    raise InvalidRequestError(f"{data}: neither a folder nor a table; available: {', '.join(_TABLES)}")
+    raise MediaError(f"{data}: neither a folder nor a table; available: {', '.join(_TABLES)}")
 
 
 def _rows(table: Path) -> Iterable[Mapping[str, object]]:
@@ -81,31 +81,31 @@ def _from_table(table: Path) -> list[Example]:
         if prompt is None or place is None:
             wanted = "a prompt" if prompt is None else "a clip"
             choices = ", ".join(_PROMPTS if prompt is None else _PATHS)
-            raise InvalidRequestError(
+            raise MediaError(
                 f"{table.name}:{number}: {wanted} is missing; available columns for it: {choices}"
             )
         path = Path(place.removeprefix("file://"))
         path = path if path.is_absolute() else table.parent / path
         if not path.is_file():
-            raise InvalidRequestError(f"{table.name}:{number}: no such clip on this machine: {place}")
+            raise MediaError(f"{table.name}:{number}: no such clip on this machine: {place}")
         found.append(Example(prompt, path))
     if not found:
-        raise InvalidRequestError(f"{table}: no rows with a finished clip")
+        raise MediaError(f"{table}: no rows with a finished clip")
     return found
 
 
 def read_clip(path: Path, width: int, height: int, frames: int) -> NDArray[np.uint8]:
     """(frames, height, width, 3): evenly picked frames, scaled to cover the shape and cut to it around the centre.
 
-    A clip that is too short repeats its last frame. Raises InvalidRequestError when the file holds no video.
+    A clip that is too short repeats its last frame. Raises MediaError when the file holds no video.
     """
     try:
         with av.open(str(path)) as container:
             decoded = [frame.to_image() for frame in container.decode(video=0)]
     except (av.FFmpegError, IndexError) as error:
-        raise InvalidRequestError(f"{path}: not a readable video: {error}") from error
+        raise MediaError(f"{path}: not a readable video: {error}") from error
     if not decoded:
-        raise InvalidRequestError(f"{path}: the video has no frames")
+        raise MediaError(f"{path}: the video has no frames")
     if len(decoded) > frames:
         decoded = [decoded[i] for i in np.linspace(0, len(decoded) - 1, frames).round().astype(int)]
     decoded += [decoded[-1]] * (frames - len(decoded))

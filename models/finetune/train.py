@@ -1,18 +1,18 @@
 """The fine-tuning loop: encode the clips once, then corrupt, predict, regress.
 
 Latents are computed once and kept, as clips are few and the VAE is the slow part. Everything a run leaves is in `out`:
-the adapter's safetensors, `log.jsonl`, `loss.png`, `samples/`, and `state.pt` to resume from.
+the adapter's safetensors, `log.jsonl`, `loss.png`, `samples/`, and `checkpoint/` to resume from.
 """
 
 import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.finetune.adapter import prepare, save
@@ -36,7 +36,7 @@ def finetune(
 ) -> FinetuneResult:
     """Run it. `wrap` makes the denoiser distributed (see `distributed.py`).
 
-    Raises InvalidRequestError for data that cannot be read, VariantLoadError for a variant that cannot be trained so.
+    Raises MediaError for data that cannot be read, VariantLoadError for a variant that cannot be trained so.
     """
     device = torch.device(_device(config.device))
     started = time.monotonic()
@@ -144,8 +144,8 @@ class _Run:
         self._objective = objective_of(pipeline.scheduler, config.shift)
         self._optimiser = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0)
         self.log_path = config.out / "log.jsonl"
-        self._state_path = config.out / "state.pt"
-        config.out.mkdir(parents=True, exist_ok=True)
+        self._state_path = config.out / "checkpoint" / "state.safetensors"
+        self._state_path.parent.mkdir(parents=True, exist_ok=True)
 
     def step(self, step: int, clean: Tensor, text: Text) -> float:
         """One optimiser step; returns and logs its loss."""
@@ -170,26 +170,33 @@ class _Run:
         return torch.autocast("cuda", dtype=torch.bfloat16) if self._device.type == "cuda" else nullcontext()
 
     def checkpoint(self, step: int) -> None:
-        """Write the adapter and what it takes to go on from here."""
+        """Write the adapter and what it takes to go on from here. No pickles: weights beside one are not loaded."""
         save(self._config, self._pipeline, self._denoiser, self._config.out)
-        state = {
-            "step": step,
-            "optimiser": self._optimiser.state_dict(),
-            "trained": [p.detach().cpu() for p in self._trained],
-        }
-        torch.save(state, self._state_path.with_suffix(".tmp"))
-        self._state_path.with_suffix(".tmp").replace(self._state_path)
+        tensors = {"step": torch.tensor(step)}
+        for index, parameter in enumerate(self._trained):
+            tensors[f"{index}.value"] = parameter.detach()
+            for name, value in self._optimiser.state[parameter].items():
+                tensors[f"{index}.{name}"] = value
+        unfinished = self._state_path.with_suffix(".tmp")
+        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, unfinished)
+        unfinished.replace(self._state_path)
 
     def restore(self) -> int:
         """Go back to the last checkpoint, if there is one; returns its step."""
         if not self._state_path.exists():
             return 0
-        state = torch.load(self._state_path, map_location=self._device, weights_only=True)
+        tensors = load_file(self._state_path)
+        step = int(tensors.pop("step"))
+        state = self._optimiser.state_dict()
+        state["state"] = {}
         with torch.no_grad():
-            for parameter, value in zip(self._trained, state["trained"], strict=True):
-                parameter.copy_(value)
-        self._optimiser.load_state_dict(state["optimiser"])
-        step = int(state["step"])
+            for name, value in tensors.items():
+                index, _, part = name.partition(".")
+                if part == "value":
+                    self._trained[int(index)].copy_(value)
+                else:
+                    state["state"].setdefault(int(index), {})[part] = value
+        self._optimiser.load_state_dict(state)
         # Steps after the checkpoint will be made again: their lines would stand twice in the log.
         lines = [line for line in self.log_path.read_text().splitlines() if json.loads(line)["step"] <= step]
         self.log_path.write_text("".join(line + "\n" for line in lines))
@@ -226,8 +233,3 @@ def render(pipeline: Any, config: FinetuneConfig, prompt: str, seed: int) -> np.
         generator=torch.Generator().manual_seed(seed), output_type="np", **options,
     ).frames[0]  # fmt: skip
     return np.rint(np.clip(np.asarray(made), 0, 1) * 255).astype(np.uint8)
-
-
-def adapter_file(folder: Path) -> Path:
-    """The file that `load_lora_weights(folder)` reads."""
-    return folder / "pytorch_lora_weights.safetensors"

@@ -14,7 +14,7 @@ from models.finetune.config import FinetuneConfig
 from models.finetune.families import family_of
 from models.finetune.objective import Diffusion, FlowMatching, objective_of
 from models.finetune.train import finetune, load_pipeline
-from schemas.errors import InvalidRequestError, VariantLoadError
+from schemas.errors import MediaError, VariantLoadError
 
 TinyFolder = Callable[[str], Path]
 CLASSES = {"ltx": "LTXPipeline", "wan": "WanPipeline", "animatediff": "AnimateDiffPipeline"}
@@ -129,7 +129,7 @@ def test_a_manifest_names_clips_and_passes_over_what_failed(data: Path) -> None:
 def test_a_row_without_a_clip_is_named_with_the_choices(data: Path) -> None:
     table = data / "bad.jsonl"
     table.write_text('{"prompt": "one", "uri": "' + str(data / "0.mp4") + '"}\n{"prompt": "two"}\n')
-    with pytest.raises(InvalidRequestError, match=r"bad.jsonl:2: a clip is missing; available columns .*clip_uri"):
+    with pytest.raises(MediaError, match=r"bad.jsonl:2: a clip is missing; available columns .*clip_uri"):
         find_examples(table)
 
 
