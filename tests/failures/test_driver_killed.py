@@ -107,11 +107,12 @@ def test_an_s3_server_that_dies_for_a_while_costs_time_and_nothing_else(tmp_path
     assert len(clips(store)) == TASKS
 
 
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, asked: signal.Signals) -> None:
     out = str(tmp_path / "out")
     process = started(tmp_path, out)
     wait_for_clips(open_store(out), 1, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(asked)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "to go on" in stderr

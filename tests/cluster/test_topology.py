@@ -1,0 +1,75 @@
+"""What the cluster has, and how a bulk run shares it out."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.bulk_pools import bulk_pool_sizes, bulk_wall_s
+from cluster.topology import Topology, topology_of
+from schemas.catalog import Latent, Needs, Variant
+from schemas.shape import ShapeRule
+
+NODES = [
+    {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 4.0, "accelerator_type:H200": 1.0, "node:10.0.0.1": 1.0}},
+    {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0, "accelerator_type:L40S": 1.0}},
+    {"Alive": True, "Resources": {"CPU": 4.0}},
+    {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+]
+CLUSTER = Topology(cpus=28.0, gpus=6.0, nodes=3, accelerators={"H200": 4.0, "L40S": 2.0})
+
+
+def variant(name: str, gpus: float, kind: str | None = None) -> Variant:
+    return Variant(
+        name=name,
+        pipeline="WanPipeline",
+        weights="owner/name",
+        modes=("text_to_video",),
+        steps=4,
+        fps=8,
+        shape=ShapeRule(divisor=16, max_frames=17, max_pixels=4096, native=((64, 64, 17),)),
+        latent=Latent(channels=4, spatial=8, temporal=4),
+        needs=Needs(gpus=gpus, accelerator_type=kind),
+    )
+
+
+def test_the_topology_counts_live_nodes_and_gpus_by_type() -> None:
+    assert topology_of(NODES) == CLUSTER
+    assert CLUSTER.accelerator == "H200"
+    assert Topology(4.0, 0.0, 1, {}).accelerator == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        (variant("v", 8), r"needs 8 GPU\(s\) an actor, the cluster has 6"),
+        (variant("v", 1, "B200"), "needs accelerator 'B200'; the cluster has: H200, L40S"),
+    ],
+)
+def test_a_variant_that_cannot_be_placed_says_why(needs: Variant, said: str) -> None:
+    import re
+
+    assert re.search(said, CLUSTER.why_not(needs) or "")
+    assert CLUSTER.why_not(needs, device="cpu") is None
+
+
+def test_the_pool_that_would_finish_last_gets_the_next_actor() -> None:
+    variants = {"slow": variant("slow", 1), "quick": variant("quick", 1)}
+    sizes = bulk_pool_sizes({"slow": 500.0, "quick": 100.0}, {"slow": 99, "quick": 99}, variants, CLUSTER)
+    assert sizes == {"slow": 5, "quick": 1}
+
+
+def test_no_pool_is_larger_than_its_batches() -> None:
+    sizes = bulk_pool_sizes({"v": 500.0}, {"v": 2}, {"v": variant("v", 1)}, CLUSTER)
+    assert sizes == {"v": 2}
+
+
+@given(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0.1, 1e4), min_size=1), st.integers(1, 20))
+def test_every_pool_has_an_actor_and_together_they_take_no_more_than_there_is(
+    work_s: dict[str, float], batches: int
+) -> None:
+    variants = {name: variant(name, 1) for name in work_s}
+    sizes = bulk_pool_sizes(work_s, dict.fromkeys(work_s, batches), variants, CLUSTER)
+    assert all(1 <= size <= max(1, batches) for size in sizes.values())
+    assert sum(sizes.values()) <= max(CLUSTER.gpus, len(work_s))
+    wall_s = bulk_wall_s(work_s, dict.fromkeys(work_s, 0.0), sizes, variants, CLUSTER)
+    assert wall_s >= sum(work_s.values()) / CLUSTER.gpus - 1e-6
