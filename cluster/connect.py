@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +47,9 @@ def connected(address: str | None, *, num_cpus: int | None = None, num_gpus: int
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or "this machine"
         raise ConfigError(f"--address: no Ray cluster at {where}: {error}") from error
+    if threading.current_thread() is threading.main_thread():
+        # Schedulers ask with SIGTERM what people ask with Ctrl-C; Ray has just put an exit of its own there.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield topology_of(ray.nodes())
     finally:

@@ -1,7 +1,6 @@
 """The `rushes` command: parses, calls, prints."""
 
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -94,8 +93,6 @@ def render(
         stall_timeout_s=stall_timeout_s,
     )
     again = "rushes " + shlex.join(sys.argv[1:])
-    # Schedulers ask with SIGTERM what people ask with Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def quoted(plan: RunPlan) -> None:
         _err.print(quote_table(plan.quote, plan.rejected_sample))
