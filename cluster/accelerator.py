@@ -54,3 +54,8 @@ def accelerator_named(name: str | None) -> Accelerator | None:
     for prefix in ("nvidia-tesla-", "nvidia-", "tesla-", "amd-instinct-", "amd-"):
         key = key.removeprefix(prefix)
     return _KNOWN.get(key) or _KNOWN.get(key.removesuffix("-oam"))
+
+
+def accelerator_names() -> tuple[str, ...]:
+    """The names that are known, CPU first."""
+    return tuple(accelerator.name for accelerator in _KNOWN.values())

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.accelerator import accelerator_named, accelerator_names
 from schemas.catalog import Variant
+from schemas.errors import ConfigError
 
 _ACCELERATOR_PREFIX = "accelerator_type:"
 
@@ -50,6 +52,13 @@ class Topology:
             return max(1, by_cpu)
         have = self.accelerators.get(needs.accelerator_type, 0.0) if needs.accelerator_type else self.gpus
         return max(1, min(by_cpu, int((have or self.gpus) // gpus)))
+
+
+def imagined_topology(accelerator: str, gpus: int) -> Topology:
+    """A cluster to quote for: one GPU type, with CPUs enough to keep it busy. ConfigError for an unknown type."""
+    if accelerator_named(accelerator) is None:
+        raise ConfigError(f"--accelerator: unknown {accelerator!r}; available: {', '.join(accelerator_names())}")
+    return Topology(cpus=16.0 * gpus, gpus=float(gpus), nodes=1, accelerators={accelerator: float(gpus)})
 
 
 def topology_of(nodes: Iterable[Mapping[str, Any]]) -> Topology:

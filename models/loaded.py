@@ -63,6 +63,15 @@ class LoadedModel:
     forms: Mapping[Mode, CallForm] = field(repr=False)
     _schedulers: dict[tuple[Mode, str | None], Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def accelerator(self) -> str:
+        """What it runs on, as the cost model names it: 'cpu', 'H200' …"""
+        import torch
+
+        if not self.device.startswith("cuda"):
+            return "cpu"
+        return str(torch.cuda.get_device_name()).replace(" ", "-").removeprefix("NVIDIA-")
+
     def render(
         self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
     ) -> tuple[Frames | PermanentError, ...]:

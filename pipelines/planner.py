@@ -213,6 +213,8 @@ def plan_run(
     for plan in _planned(stage, chunks, options.limit):
         plans.append(plan)
         on_progress(len(plans), len(chunks), sum(p.rows for p in plans))
+    if not sum(plan.rows for plan in plans):
+        raise ConfigError(f"{options.manifest}: no rows in the manifest")
     ray.kill(index)
     return _summed(sorted(plans, key=lambda p: p.chunk), catalog, topology, options, time.perf_counter() - started_s)
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from actors.decoder import read_frames
 from actors.monitor import Snapshot
 from cluster.connect import connected
+from cluster.topology import Topology
 from models.model import Model
+from pipelines.calibration import calibrated
 from pipelines.contact_sheet import SheetEntry, contact_sheet
 from pipelines.planner import RunPlan, plan_run
 from pipelines.render import Progress, RunStoppedError, render_plan
@@ -47,16 +49,20 @@ def shipped_catalog() -> Catalog:
 
 
 def open_catalog(path: str | None, config: Config) -> Catalog:
-    """The catalog at `path`, else the one the environment names, else the one that ships."""
+    """The catalog at `path`, else the one the environment names, else the one that ships; with what was calibrated."""
     named = path or config.catalog
-    return load_catalog(Path(named)) if named else shipped_catalog()
+    return calibrated(load_catalog(Path(named)) if named else shipped_catalog(), config.cache_dir)
 
 
-def estimate(options: RunOptions, watcher: Watcher = Watcher()) -> RunPlan:
-    """Plan and quote a manifest without writing anything. With `options.out`, what is done there counts as done."""
+def estimate(options: RunOptions, watcher: Watcher = Watcher(), topology: Topology | None = None) -> RunPlan:
+    """Plan and quote a manifest without writing anything, for `topology` or for the cluster there is.
+
+    With `options.out`, what is done there counts as done.
+    """
     config = read_config()
     catalog = open_catalog(options.catalog, config)
-    with connected(options.address) as topology:
+    with connected(options.address) as there:
+        topology = topology or there
         return plan_run(options, catalog, topology, out=None, done_in=options.out or None, on_progress=watcher.planning)
 
 

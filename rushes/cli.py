@@ -12,8 +12,10 @@ from rich.live import Live
 from rich.prompt import Confirm
 from rich.text import Text
 
+from cluster.topology import imagined_topology
 from rushes.exits import Exit, fail
-from rushes.fleet_commands import simulate
+from rushes.finetune_command import finetune
+from rushes.fleet_commands import calibrate, simulate
 from schemas.clip import ClipFormat
 from schemas.errors import RushesError
 from schemas.run import RunOptions
@@ -165,6 +167,12 @@ def estimate(
     clip_format: Format = ClipFormat.MP4,
     address: Address = None,
     device: Device = "auto",
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=1, help="Quote for so many GPUs instead of the cluster there is.")
+    ] = None,
+    accelerator: Annotated[
+        str, typer.Option("--accelerator", help="With --gpus: their type, as Ray names it (H200, L40S …).")
+    ] = "H100",
     as_json: AsJson = False,
 ) -> None:
     """Say what MANIFEST would take: tasks by group, GPU-seconds, price, finish time. Renders and writes nothing."""
@@ -183,7 +191,8 @@ def estimate(
         device=device,
     )
     try:
-        plan = bulk.estimate(options)
+        imagined = imagined_topology(accelerator, gpus) if gpus else None
+        plan = bulk.estimate(options, topology=imagined)
     except RushesError as error:
         fail(error)
     if as_json:
@@ -217,6 +226,8 @@ def catalog(
 
 
 app.command()(simulate)
+app.command()(calibrate)
+app.command()(finetune)
 
 
 def _options(**given: object) -> RunOptions:

@@ -1,6 +1,8 @@
-"""`rushes simulate`: what a policy would do with a fleet."""
+"""`rushes simulate` and `rushes calibrate`: what a policy would do with a fleet, what a variant takes here."""
 
 import json
+import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cluster.fit import Measured
 from cluster.simulator import Failure
 from rushes.exits import fail
+from schemas.errors import ConfigError, RushesError
+from schemas.shape import Shape
 
 _out = Console()
 
@@ -39,7 +44,6 @@ def simulate(
     """
     from cluster.simulator import SimulationConfig
     from cluster.simulator import simulate as run
-    from schemas.errors import RushesError
 
     try:
         report = run(
@@ -82,3 +86,74 @@ def _failure(text: str) -> "Failure":
         return Failure(pool=pool, at_s=float(start), back_s=float(end) if end else None)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not POOL@SECONDS or POOL@SECONDS-SECONDS", param_hint="--fail") from None
+
+
+def calibrate(
+    variant: Annotated[str, typer.Option("--variant", help="The catalog's variant to measure on this machine.")],
+    catalog: Annotated[str | None, typer.Option("--catalog", help="A catalog file (TOML).")] = None,
+    shapes: Annotated[
+        list[str] | None, typer.Option("--shape", help="WxHxFRAMES, may be given many times; else the native ones.")
+    ] = None,
+    batches: Annotated[str, typer.Option("--batches", help="Batch sizes to try, e.g. 1,2,4.")] = "1,2,4,8",
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed calls of each kind; the median counts.")] = 3,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the measurements here too.")] = None,
+) -> None:
+    """Measure what a variant's model calls take here, and use that for quotes and batch sizes from now on.
+
+    The fit is kept in the cache folder (RUSHES_CACHE_DIR) and printed as lines for a catalog entry.
+    """
+    from pipelines.calibration import Calibration, keep
+    from pipelines.run import open_catalog
+    from schemas.config import read_config
+
+    config = read_config()
+    try:
+        entries = open_catalog(catalog, config)
+        found = entries.find(variant)
+        if found is None:
+            raise ConfigError(f"--variant: unknown variant {variant!r}; available: {', '.join(entries.names[1:])}")
+        # Before torch is loaded: as many threads as Ray gives an actor.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(found.needs.cpus))))
+        from actors.calibrate import measure
+        from actors.weights import StoredWeights
+        from cluster.fit import fit_profile
+        from models.loader import load
+
+        wanted = [_shape(text) for text in shapes or ()] or [_shape("x".join(map(str, n))) for n in found.shape.native]
+        for shape in wanted:
+            if issues := found.shape.issues(shape):
+                raise ConfigError(f"--shape {shape}: {issues[0]}")
+        sizes = sorted({min(int(size), found.max_batch) for size in batches.split(",")} | {1})
+        place = None if device == "auto" else device
+        model = load(found, device=place, cache=config.cache_dir, store=StoredWeights())
+        table = Table("shape", "steps", "batch", "seconds", "a clip")
+
+        def show(call: Measured) -> None:
+            each_s = call.seconds / call.batch
+            row = (str(call.shape), str(call.steps), str(call.batch), f"{call.seconds:.3f}", f"{each_s:.3f}")
+            table.add_row(*row)
+
+        calls, encode_s = measure(model, wanted, sizes, repeats, show)
+        cost, curve = fit_profile(found, calls, model.accelerator, model.load_s, encode_s)
+    except RushesError as error:
+        fail(error)
+    _out.print(table)
+    kept = keep(config.cache_dir, found, Calibration(variant=found.name, cost=cost, batch_curve=curve))
+    plain = cost.model_dump()
+    fields = ", ".join(f"{name} = {json.dumps(value)}" for name, value in plain.items() if value)
+    points = ", ".join(f"{{ tokens = {p.tokens}, batch = {p.batch}, speedup = {p.speedup:.3f} }}" for p in curve)
+    print(f"cost = {{ {fields} }}\nbatch_curve = [{points}]\n# kept in {kept}")
+    if json_path is not None:
+        told = {"variant": found.name, "cost": plain, "curve": [p.model_dump() for p in curve]}
+        told["calls"] = [{**asdict(call), "shape": str(call.shape)} for call in calls]
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps(told, indent=1))
+
+
+def _shape(text: str) -> Shape:
+    try:
+        width, height, frames = (int(part) for part in text.lower().split("x"))
+        return Shape(width=width, height=height, frames=frames)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not WIDTHxHEIGHTxFRAMES", param_hint="--shape") from None

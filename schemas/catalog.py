@@ -143,9 +143,10 @@ class Variant(_Frozen):
     auto: bool = Field(default=True, description="may be chosen for variant = 'auto'")
     license: str = ""
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """16 hexadecimal digits over what decides the pixels: part of every task's fingerprint."""
+        # Not cached: `model_copy(update=…)` would carry the old one along.
         fields = {"pipeline", "pipelines", "weights", "revision", "weight_variant", "motion_adapter", "dtype"}
         fields |= {"vae_dtype", "loras", "scheduler_options", "call_options", "speed"}
         inputs = self.model_dump(mode="json", include=fields)

@@ -116,7 +116,10 @@ class LocalStore:
 
     def check(self) -> None:
         probe = f"{_TEMPORARY_PREFIX}check-{secrets.token_hex(8)}"
-        self.put(probe, b"rushes")
+        try:
+            self.put(probe, b"rushes")
+        except StorageError as error:
+            raise StorageError(f"{self._address.folder}: cannot be written: {error}") from error
         try:
             if self.get(probe) != b"rushes":
                 raise StorageError(f"{self._address.folder}: what was written does not read back")

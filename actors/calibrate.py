@@ -1,0 +1,68 @@
+"""Time a variant's model calls at a few shapes, steps and batch sizes."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from actors.encoder import encode
+from cluster.fit import Measured
+from models.model import Model, TaskMedia, ignore_step, nobody_cancelled
+from schemas.catalog import Variant
+from schemas.clip import ClipFormat
+from schemas.errors import PermanentError
+from schemas.request import Mode
+from schemas.shape import Shape
+from schemas.task import Group, RenderBatch, Task
+
+
+def measure(
+    model: Model,
+    shapes: Sequence[Shape],
+    batches: Sequence[int],
+    repeats: int,
+    on_call: Callable[[Measured], None] = lambda call: None,
+) -> tuple[list[Measured], float]:
+    """(calls, encoding seconds a megapixel). Each call is made once to warm up and `repeats` times for the clock; the
+    median counts. Steps are the variant's own and half of them, so that a step can be told from the rest."""
+    variant = model.variant
+    calls: list[Measured] = []
+    encode_s, megapixels = 0.0, 0.0
+    for shape in shapes:
+        for steps in sorted({variant.steps, max(variant.min_steps, variant.steps // 2)}):
+            for batch in batches if steps == variant.steps else (1,):
+                work = _batch(variant, shape, steps, batch)
+                times = []
+                for _ in range(repeats + 1):
+                    started = time.perf_counter()
+                    clips = model.render(work, (TaskMedia(),) * batch, ignore_step, nobody_cancelled)
+                    times.append(time.perf_counter() - started)
+                call = Measured(shape, steps, variant.guidance, batch, sorted(times[1:])[repeats // 2])
+                calls.append(call)
+                on_call(call)
+        with tempfile.TemporaryDirectory(prefix="rushes-calibrate-") as folder:
+            if isinstance(clips[0], PermanentError):
+                raise clips[0]
+            started = time.perf_counter()
+            encode(clips[0], variant.fps, ClipFormat.MP4, Path(folder, "clip.mp4"))
+            encode_s += time.perf_counter() - started
+            megapixels += shape.pixels * shape.frames / 1e6
+    return calls, encode_s / megapixels
+
+
+def _batch(variant: Variant, shape: Shape, steps: int, batch: int) -> RenderBatch:
+    group = Group(
+        variant=variant.name,
+        variant_digest=variant.digest,
+        mode=Mode.TEXT_TO_VIDEO,
+        width=shape.width,
+        height=shape.height,
+        frames=shape.frames,
+        fps=variant.fps,
+        steps=steps,
+        guidance=variant.guidance,
+        scheduler=variant.scheduler,
+    )
+    prompts = [f"a red circle moving left, take {i}" for i in range(batch)]
+    tasks = tuple(Task(group.fingerprint(p, "", i, None, None), p, "", i) for i, p in enumerate(prompts))
+    return RenderBatch(group, tasks)
