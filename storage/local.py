@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from schemas.errors import ObjectMissingError, StorageError, StorageUnavailableError
 from storage.address import FolderAddress, checked_key
-from storage.store import DEFAULT_CONTENT_TYPE, ObjectInfo
+from storage.objects import DEFAULT_CONTENT_TYPE, ObjectInfo
 
 _TEMPORARY_PREFIX = ".rushes-tmp-"
 # What a network file system reports while its server is away.

@@ -17,10 +17,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from schemas.errors import ObjectMissingError, RushesError, StorageError
 from storage.address import BucketAddress, checked_key
+from storage.objects import DEFAULT_CONTENT_TYPE, ObjectInfo
 from storage.retry import Backoff, retried
 from storage.s3_client import S3Settings, shared_client
 from storage.s3_errors import code_of, status_of, translated
-from storage.store import DEFAULT_CONTENT_TYPE, ObjectInfo
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
