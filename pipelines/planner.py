@@ -30,6 +30,10 @@ from storage.store import ObjectStore, open_store
 from storage.tables import write_table
 
 
+# Behind every price that there is.
+_FREE_RANK = 1e12
+
+
 @dataclass(frozen=True)
 class Span:
     """Neighbouring render batches of one group: rows `start` to `stop` of a batch part."""
@@ -168,10 +172,11 @@ class PlanStage:
 
 
 def rank_by_price(accelerator: str, device: str, variant: Variant, group: Group) -> float:
-    """What `auto` goes by in bulk: the cheapest variant, and of two free ones the quicker."""
+    """What `auto` goes by in bulk: the cheapest variant. Free ones, which are for trying things out, come after all
+    that have a price, the quicker first."""
     where = "cpu" if device == "cpu" or not variant.needs.gpus else accelerator
     seconds = predict(variant, where, group.shape, group.steps, group.guidance, load=Load.NONE).per_clip_s
-    return seconds * (variant.price_usd_per_gpu_hour or 1e-6)
+    return seconds * variant.price_usd_per_gpu_hour or _FREE_RANK + seconds
 
 
 def can_run(topology: Topology, device: str, variant: Variant) -> bool:

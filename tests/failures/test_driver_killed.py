@@ -16,6 +16,7 @@ from storage.ledger import Ledger
 from storage.store import ObjectStore, open_store
 from storage.tables import read_table, table_to_records
 from tests.pipelines.catalogs import TWO_VARIANTS
+from tests.s3_faults import Fault, FaultyProxy
 from tests.s3_server import S3Server
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -40,8 +41,9 @@ def command(folder: Path, out: str) -> list[str]:
     return [sys.executable, "-m", "rushes.cli", "render", str(folder / "m.jsonl"), *options]
 
 
-def started(folder: Path, out: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(folder, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def started(folder: Path, out: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    env = {**os.environ, **(environment or {})}
+    return subprocess.Popen(command(folder, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def finished(folder: Path, out: str) -> dict[str, Any]:
@@ -105,6 +107,35 @@ def test_an_s3_server_that_dies_for_a_while_costs_time_and_nothing_else(tmp_path
     assert process.returncode == 0, stderr
     assert json.loads(stdout)["succeeded"] == TASKS
     assert len(clips(store)) == TASKS
+
+
+def test_errors_of_the_store_in_the_middle_of_a_run_are_ridden_out(tmp_path: Path, server: S3Server) -> None:
+    server.make_bucket("rough")
+    out = f"s3://rough/{tmp_path.name}"
+    with FaultyProxy(server.port) as proxy:
+        process = started(tmp_path, out, {"AWS_ENDPOINT_URL": proxy.endpoint})
+        wait_for_clips(open_store(out), 1, process)
+        proxy.script(Fault(500), Fault(503, "SlowDown"), Fault(503, "SlowDown"), Fault(lose_answer=True), method="PUT")
+        stdout, stderr = process.communicate(timeout=_PATIENCE_S)
+        assert proxy.pending() == 0, "all of it happened"
+    assert process.returncode == 0, stderr
+    assert json.loads(stdout)["succeeded"] == TASKS
+    assert len(clips(open_store(out))) == TASKS
+
+
+def test_a_store_that_refuses_in_the_middle_of_a_run_ends_it_with_the_reason(tmp_path: Path, server: S3Server) -> None:
+    server.make_bucket("refused")
+    out = f"s3://refused/{tmp_path.name}"
+    with FaultyProxy(server.port) as proxy:
+        process = started(tmp_path, out, {"AWS_ENDPOINT_URL": proxy.endpoint})
+        wait_for_clips(open_store(out), 1, process)
+        proxy.script(*[Fault(403, "AccessDenied")] * 50, method="PUT")
+        _, stderr = process.communicate(timeout=_PATIENCE_S)
+    assert process.returncode == 1, stderr
+    assert "AccessDenied" in stderr
+    kept = len(clips(open_store(out)))
+    assert 0 < kept < TASKS
+    assert finished(tmp_path, out)["rendered"] <= TASKS - kept + 1, "one may have been stored without its record"
 
 
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])

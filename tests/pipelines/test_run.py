@@ -12,10 +12,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import ray.data
+from PIL import Image
 
 from cluster.topology import Topology
 from pipelines.run import estimate, render
 from schemas.clip import ClipFormat
+from schemas.config import read_config
 from schemas.errors import ConfigError
 from schemas.run import RunOptions
 from storage import keys
@@ -162,3 +164,38 @@ def test_logical_gpus_are_taken_and_given_back(tmp_path: Path, ray_cluster: Topo
 def test_an_unknown_variant_option_names_the_choices(tmp_path: Path, ray_cluster: Topology) -> None:
     with pytest.raises(ConfigError, match=r"--variant: unknown variant 'huge'; available: auto, petit, small, swift"):
         estimate(options(tmp_path, "", variant="huge"))
+
+
+@pytest.mark.slow
+def test_images_come_from_a_path_or_from_s3_and_a_missing_one_fails_alone(
+    tmp_path: Path, s3_server: S3Server, ray_cluster: Topology
+) -> None:
+    s3_server.make_bucket("stills")
+    Image.new("RGB", (80, 60), (200, 30, 30)).save(tmp_path / "red.png")
+    open_store("s3://stills").put("red.png", (tmp_path / "red.png").read_bytes())
+    row = {"prompt": "it moves", "variant": "small", "num_frames": 5}
+    rows = [{**row, "id": uri, "image": uri} for uri in ("red.png", "s3://stills/red.png", "none.png")]
+    told = options(tmp_path, str(tmp_path / "out"), rows)
+    summary = render(told)
+    assert (summary.succeeded, summary.failed) == (2, 1)
+    table = results(open_store(told.out), told.run_id)
+    assert table.error_class["none.png"] == "MediaError"
+    assert "none.png: not there" in table.error["none.png"]
+
+
+@pytest.mark.slow
+def test_weights_come_from_s3_once_into_a_cache_that_actors_share(
+    tmp_path: Path, s3_server: S3Server, ray_cluster: Topology
+) -> None:
+    s3_server.make_bucket("weights")
+    store = open_store("s3://weights/tiny")
+    folder = Path(__file__).parents[2] / "models" / "embedded" / "tiny-random"
+    for path in folder.rglob("*"):
+        if path.is_file():
+            store.put(path.relative_to(folder).as_posix(), path)
+    told = options(tmp_path, str(tmp_path / "out"), [{**row, "num_frames": 5} for row in ROWS[:3]])
+    (tmp_path / "catalog.toml").write_text(TWO_VARIANTS.replace("embedded:tiny-random", "s3://weights/tiny"))
+    cache = tmp_path / "cache"
+    summary = render(told, config=read_config({"RUSHES_CACHE_DIR": str(cache)}))
+    assert summary.succeeded == 3
+    assert len([path for path in (cache / "weights").iterdir() if path.is_dir()]) == 1
