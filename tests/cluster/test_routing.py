@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.routing import PoolState, Preference, Terms, Wanted, choose, estimate_by_cost
+from cluster.routing import choose, estimate_by_cost
 from cluster.story import Filter, Reason
+from cluster.terms import PoolState, Preference, Terms, Wanted
 from schemas.catalog import CostProfile, Latent, Needs, Variant
 from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule

@@ -1,0 +1,280 @@
+"""The live policy: where an arriving task is queued, what a free replica runs next, what is refused.
+
+The endpoint and the simulator drive the same Dispatcher. It touches nothing: the caller says what happened, it answers
+what to start. Tasks are routed at arrival (`Router.choose`), planned onto a replica (`Timelines`) and can go elsewhere
+until they start: to a replica that runs dry, or away from one that dies.
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from cluster.fairness import Shares
+from cluster.routing import Choice, Estimate, Router, estimate_by_cost
+from cluster.story import Reason
+from cluster.terms import Wanted
+from cluster.timeline import Memory, Timelines
+from schemas.catalog import Variant
+
+Replica = Hashable
+
+
+class Start(NamedTuple):
+    """Run `task` as `variant` on `replica`; its model must be loaded first when `load_s` is not 0."""
+
+    replica: Replica
+    task: int
+    variant: str
+    load_s: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """Replicas of one accelerator type: what routing must know of them."""
+
+    accelerator: str
+    price_usd_per_hour: float = 0.0
+    vram_gib: float = 0.0
+    speed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How the policy weighs things. None of it belongs to one workload: all are shares or ratios."""
+
+    soft_share: float = 0.5  # of the time to a deadline: beyond it fallbacks are taken
+    dear_load: float = 1.0  # a second of loading against a second of waiting, when the fleet is busy
+    spare_for_short: float = 0.5  # how early long tasks are refused to keep the last room for short ones; 0 never
+    steal_gain_s: float = 1.0  # a queued task moves to a replica that runs dry for no less
+    steal_share: float = 0.1  # … nor for less than this share of its wait
+
+
+@dataclass(slots=True)
+class _Ticket:
+    wanted: Wanted
+    tenant: Hashable
+    key_s: float
+
+
+class DispatchPool:
+    """A variant on a group, as routing sees it."""
+
+    __slots__ = ("_owner", "accelerator", "group", "healthy", "name", "number", "speed", "variant")
+
+    def __init__(self, owner: "Dispatcher", variant: Variant, number: int, group: Group) -> None:
+        self._owner = owner
+        self.variant = variant
+        self.number = number
+        self.group = group
+        self.accelerator = group.accelerator
+        self.speed = group.speed
+        self.name = f"{variant.name}/{group.accelerator}"
+        self.healthy = True
+
+    @property
+    def price_usd_per_hour(self) -> float:
+        return self.group.price_usd_per_hour
+
+    @property
+    def vram_gib(self) -> float:
+        return self.group.vram_gib
+
+    def start_s(self, now_s: float) -> float:
+        return self._owner.starts(self.number, now_s).get(self.accelerator, _NEVER)[0]
+
+
+_NEVER = (math.inf, -1)
+
+
+class Dispatcher:
+    """Queues and replicas of a fleet. `patience_s` is how long a user without a deadline is taken to wait."""
+
+    def __init__(
+        self,
+        variants: Sequence[Variant],
+        groups: Sequence[Group],
+        *,
+        estimate: Estimate = estimate_by_cost,
+        shares: Shares | None = None,
+        patience_s: float = 120.0,
+        habits: Habits | None = None,
+    ) -> None:
+        self.timelines = Timelines(len(variants))
+        self.names = [variant.name for variant in variants]
+        self.numbers = {name: number for number, name in enumerate(self.names)}
+        pools = [DispatchPool(self, v, number, group) for number, v in enumerate(variants) for group in groups]
+        self.pools = {pool.name: pool for pool in pools}
+        self.router = Router(pools, estimate)
+        self.shares = shares or Shares(1.0)
+        self.habits = habits or Habits()
+        self._patience_s = patience_s
+        self._tickets: dict[int, _Ticket] = {}
+        self._usual_s = 0.0  # mean reference seconds of recent tasks
+        self._starts: dict[int, dict[str, tuple[float, int]]] = {}
+        self._asked_s = math.nan
+        self._dear = 0.0
+
+    # -- replicas ------------------------------------------------------------------------------------------------
+
+    def gained(self, replicas: Sequence[tuple[Replica, str, Memory]], now_s: float) -> list[Start]:
+        """Replicas have come up: (name, accelerator, memory). They take over what they would do sooner."""
+        self.timelines.add(replicas, now_s)
+        self._rearranged()
+        starts: list[Start] = []
+        for name, _, _ in replicas:
+            starts += self._steal(self.timelines.place[name], now_s)
+        return starts
+
+    def lost(self, replicas: Sequence[Replica]) -> list[int]:
+        """Replicas are gone: the tasks that ran or waited on them, to be submitted again as `admitted`."""
+        dropped = self.timelines.drop([replica for replica in replicas if replica in self.timelines.place])
+        for planned in dropped:
+            ticket = self._tickets.pop(planned.task, None)
+            if ticket is not None:
+                self.shares.leave(ticket.tenant)
+        self._rearranged()
+        return [planned.task for planned in dropped]
+
+    def _rearranged(self) -> None:
+        self._starts.clear()
+        self.shares.capacity = max(
+            1e-9, sum(self._speed(lane.group) for lane in self.timelines.lanes) if self.timelines.lanes else 1.0
+        )
+        for pool in self.pools.values():
+            pool.healthy = pool.accelerator in self.timelines.groups
+
+    def _speed(self, accelerator: str) -> float:
+        return next(pool.speed for pool in self.pools.values() if pool.accelerator == accelerator)
+
+    # -- tasks ---------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        task: int,
+        wanted: Wanted,
+        now_s: float,
+        *,
+        tenant: Hashable = "",
+        priority: int = 0,
+        admitted: bool = False,
+    ) -> tuple[Choice, list[Start]]:
+        """Route a task and queue it, or refuse it. One that was `admitted` before is late rather than refused."""
+        choice = self.preview(wanted, now_s, admitted=admitted)
+        if choice.pool is None:
+            return choice, []
+        pool = self.pools[choice.pool]
+        _, place = self.starts(pool.number, now_s)[pool.accelerator]
+        work_s = choice.completion_s - choice.start_s
+        self._usual_s += 0.01 * (work_s * pool.speed - self._usual_s) if self._usual_s else work_s * pool.speed
+        key_s = self.shares.enter(tenant, priority, work_s * pool.speed, now_s)
+        self._tickets[task] = _Ticket(wanted, tenant, key_s)
+        done_s = self.timelines.enqueue(place, task, pool.number, work_s, key_s, now_s)
+        self._starts.clear()
+        if done_s != choice.completion_s:
+            choice = replace(choice, completion_s=done_s, start_s=done_s - work_s)
+        idle = self.timelines.lanes[place].running is None
+        return choice, self._next(place, now_s) if idle else []
+
+    def preview(self, wanted: Wanted, now_s: float, *, admitted: bool = False) -> Choice:
+        """What `submit` would decide. Changes nothing: a quote may ask it."""
+        self._ask(now_s)
+        if admitted:
+            choice = self.router.choose(wanted, now_s)
+            return choice if choice.routed else self.router.choose(wanted._replace(deadline_s=math.inf), now_s)
+        if wanted.deadline_s == math.inf:
+            return self.router.choose(wanted, now_s)
+        soft_s = now_s + self.habits.soft_share * (wanted.deadline_s - now_s)
+        choice = self.router.choose(wanted._replace(soft_s=soft_s), now_s)
+        if choice.pool is not None and choice.completion_s > soft_s:
+            pressure = (choice.completion_s - soft_s) / max(1e-9, wanted.deadline_s - soft_s)
+            work_s = (choice.completion_s - choice.start_s) * self.pools[choice.pool].speed
+            if not leaves_room(pressure, work_s, self._usual_s, self.habits.spare_for_short):
+                return replace(
+                    choice, variant=None, pool=None, usd=0.0, reason=Reason.TOO_LATE, earliest_s=choice.completion_s
+                )
+        return choice
+
+    def free(self, replica: Replica, now_s: float) -> list[Start]:
+        """A replica has finished its task: what it does next, if anything."""
+        place = self.timelines.place.get(replica)
+        if place is None:
+            return []
+        self.timelines.finish(place, now_s)
+        return self._next(place, now_s) or self._steal(place, now_s)
+
+    def withdraw(self, task: int, now_s: float) -> None:
+        """A queued task was cancelled."""
+        self.timelines.withdraw(task, now_s)
+        self.shares.leave(self._tickets.pop(task).tenant)
+        self._starts.clear()
+
+    def starts(self, variant: int, now_s: float) -> dict[str, tuple[float, int]]:
+        """When a task of `variant` would start in each group, and on which replica. Remembered within a decision."""
+        if now_s != self._asked_s:
+            self._ask(now_s)
+        found = self._starts.get(variant)
+        if found is None:
+            found = self._starts[variant] = self.timelines.starts(variant, now_s, self._dear)
+        return found
+
+    def _ask(self, now_s: float) -> None:
+        self._starts.clear()
+        self._asked_s = now_s
+        busy = self.timelines.backlog_s(now_s) / self._patience_s
+        self._dear = self.habits.dear_load * min(1.0, 4 * busy)
+
+    def _next(self, place: int, now_s: float) -> list[Start]:
+        planned = self.timelines.start(place, now_s)
+        if planned is None:
+            return []
+        self.shares.leave(self._tickets.pop(planned.task).tenant)
+        return [Start(self.timelines.lanes[place].name, planned.task, self.names[planned.variant], planned.load_s)]
+
+    def _steal(self, place: int, now_s: float) -> list[Start]:
+        """A replica without work takes a queued task that it would finish sooner than the replica it waits for."""
+        timelines, habits = self.timelines, self.habits
+        if not timelines.waiting:
+            return []
+        lane = timelines.lanes[place]
+        best, most = None, 0.0
+        for victim in timelines.free_s.argsort()[: -_VICTIMS - 1 : -1].tolist():
+            other = timelines.lanes[victim]
+            done_s = max(now_s, other.until_s)
+            for planned in other.queue[:_DEEP]:
+                done_s += planned.load_s + planned.work_s
+                load_s = lane.memory.load_s(planned.variant)
+                if load_s == math.inf:
+                    continue
+                wanted = self._tickets[planned.task].wanted
+                pool = self.pools[f"{self.names[planned.variant]}/{lane.group}"]
+                work_s = self.router.estimate(pool, wanted)
+                gain_s = done_s - (now_s + load_s + work_s)
+                # A load that the others do not need is a loss for all: it must be worth it.
+                gain_s -= max(0.0, load_s - planned.load_s) * self._dear
+                least_s = max(habits.steal_gain_s, habits.steal_share * (done_s - now_s))
+                affordable = work_s * pool.price_usd_per_hour / 3600 <= wanted.max_usd
+                if gain_s > max(most, least_s) and affordable:
+                    best, most = (planned, work_s), gain_s
+        if best is None:
+            return []
+        planned, work_s = best
+        timelines.withdraw(planned.task, now_s)
+        timelines.enqueue(place, planned.task, planned.variant, work_s, planned.key_s, now_s)
+        self._starts.clear()
+        return self._next(place, now_s)
+
+
+_VICTIMS = 3
+_DEEP = 4
+
+
+def leaves_room(pressure: float, work_s: float, usual_s: float, spare: float) -> bool:
+    """Whether a task may take the room before its deadline. `pressure` is 0 at the soft instant and 1 at the deadline.
+
+    A usual task may take all of it, one that is twice as long half of it, and so on (at `spare` 1): when not all can
+    be on time, many short ones are kept rather than few long ones.
+    """
+    if spare <= 0 or usual_s <= 0:
+        return True
+    return pressure <= usual_s / (work_s * spare)

@@ -1,0 +1,138 @@
+"""A trace: who asked for what and when, and how long it really took.
+
+CSV or Parquet with `arrival_s`, `variant` and `exec_s` (true service seconds on the reference accelerator), optionally
+`deadline_s`, `priority` and `tenant`. Every further column is a feature that may be known at arrival: numbers as they
+are, anything else as a category.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from schemas.errors import ConfigError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_OWN = ("arrival_s", "variant", "exec_s", "deadline_s", "priority", "tenant")
+_MOST_CATEGORIES = 1000
+
+ASSUMED_LOADS = 2.0
+"""A task without a deadline counts as on time within this many cold loads …"""
+ASSUMED_SERVICES = 5.0
+"""… plus this many times the median service of its trace."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Columns of one length, in order of arrival. `allowance_s` is deadline − arrival, nan where there is none."""
+
+    arrival_s: Floats
+    variant: Ints
+    names: tuple[str, ...]
+    exec_s: Floats
+    allowance_s: Floats
+    priority: Ints
+    tenant: Ints
+    tenants: tuple[str, ...] = ("",)
+    features: dict[str, Floats] = field(default_factory=dict)
+    categories: dict[str, Ints] = field(default_factory=dict)
+    synthetic: bool = False
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    @property
+    def span_s(self) -> float:
+        return float(self.arrival_s[-1] - self.arrival_s[0]) if len(self) else 0.0
+
+    def sped_up(self, speed: float) -> "Trace":
+        """The same requests, `speed` times as dense; service times and allowances stay."""
+        return Trace(**{**self.__dict__, "arrival_s": self.arrival_s / speed})
+
+
+def load_trace(path: Path) -> Trace:
+    """Read a trace file by its suffix. Raises ConfigError naming file and column."""
+    try:
+        read = pyarrow.parquet.read_table if path.suffix == ".parquet" else pyarrow.csv.read_csv
+        table = read(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return trace_from(table, str(path))
+
+
+def trace_from(table: pa.Table, where: str) -> Trace:
+    """Check and sort an Arrow table. `deadline_s` is read as an instant when every one is after its arrival and they
+    keep up with the arrivals, else as an allowance."""
+    for column in ("arrival_s", "variant", "exec_s"):
+        if column not in table.column_names:
+            raise ConfigError(f"{where}: no column {column!r}; available: {', '.join(table.column_names)}")
+    if not table.num_rows:
+        raise ConfigError(f"{where}: no rows")
+    arrival_s = _floats(table, "arrival_s", where)
+    exec_s = _floats(table, "exec_s", where)
+    if not (np.isfinite(arrival_s).all() and np.isfinite(exec_s).all() and (exec_s >= 0).all()):
+        raise ConfigError(f"{where}: arrival_s and exec_s must be finite numbers, exec_s not negative")
+    order = np.argsort(arrival_s, kind="stable")
+    variant, names = _codes(table, "variant")
+    tenant, tenants = _codes(table, "tenant") if "tenant" in table.column_names else (np.zeros(len(order), int), ("",))
+    priority = _floats(table, "priority", where) if "priority" in table.column_names else np.zeros(len(order))
+    allowance_s = np.full(len(order), np.nan)
+    if "deadline_s" in table.column_names:
+        allowance_s = _allowance_s(arrival_s, _floats(table, "deadline_s", where))
+    features: dict[str, Floats] = {}
+    categories: dict[str, Ints] = {}
+    for name in table.column_names:
+        if name in _OWN:
+            continue
+        kind = table.schema.field(name).type
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+            features[name] = np.nan_to_num(_floats(table, name, where)[order])
+        elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
+            codes, values = _codes(table, name)
+            if len(values) <= _MOST_CATEGORIES:  # more is an identifier or a prompt: nothing to learn from
+                categories[name] = codes[order]
+    return Trace(
+        arrival_s=arrival_s[order] - arrival_s[order][0],
+        variant=variant[order],
+        names=names,
+        exec_s=exec_s[order],
+        allowance_s=allowance_s[order],
+        priority=np.nan_to_num(priority[order]).astype(np.int64),
+        tenant=tenant[order],
+        tenants=tenants,
+        features=features,
+        categories=categories,
+    )
+
+
+def _floats(table: pa.Table, name: str, where: str) -> Floats:
+    try:
+        column = table[name].cast(pa.float64())
+        return np.array(column.to_numpy(zero_copy_only=False), dtype=np.float64)
+    except (pa.ArrowException, ValueError) as error:
+        raise ConfigError(f"{where}: column {name!r} is not numbers: {error}") from error
+
+
+def _codes(table: pa.Table, name: str) -> tuple[Ints, tuple[str, ...]]:
+    values = [str(value) for value in table[name].to_pylist()]
+    names = tuple(sorted(set(values)))
+    place = {value: index for index, value in enumerate(names)}
+    return np.array([place[value] for value in values], dtype=np.int64), names
+
+
+def _allowance_s(arrival_s: Floats, deadline_s: Floats) -> Floats:
+    given = np.isfinite(deadline_s)
+    if not given.any():
+        return np.full(len(arrival_s), np.nan)
+    gap_s = deadline_s[given] - arrival_s[given]
+    # Instants lie after every arrival, and vary far less around the arrivals than by themselves.
+    instants = bool((gap_s > 0).all()) and float(np.std(gap_s)) < 0.5 * float(np.std(deadline_s[given]) + 1e-9)
+    allowance_s = np.full(len(arrival_s), np.nan)
+    allowance_s[given] = gap_s if instants else deadline_s[given]
+    return allowance_s

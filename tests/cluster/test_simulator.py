@@ -1,0 +1,161 @@
+import itertools
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.fleet import Fleet, FleetPool, FleetVariant, parse_fleet
+from cluster.policies import POLICIES
+from cluster.report import measure
+from cluster.simulator import Failure, SimulationConfig, run, simulate, with_deadlines
+from cluster.trace import Trace, load_trace, trace_from
+from schemas.errors import ConfigError
+
+
+def trace(tasks: int = 300, seed: int = 0, gap_s: float = 2.0, variants: int = 5, allowance_s: float = 120.0) -> Trace:
+    random = np.random.default_rng(seed)
+    width = random.choice([256, 512, 768], size=tasks)
+    table = pa.table(
+        {
+            "arrival_s": np.cumsum(random.exponential(gap_s, tasks)),
+            "variant": [f"v{code}" for code in random.integers(0, variants, tasks)],
+            "exec_s": width / 100 * np.exp(random.normal(0, 0.1, tasks)),
+            "deadline_s": np.full(tasks, allowance_s),
+            "width": width,
+            "tenant": [f"t{code}" for code in random.integers(0, 3, tasks)],
+            "priority": random.integers(-1, 2, tasks),
+        }
+    )
+    return trace_from(table, "made up")
+
+
+FLEET = Fleet(
+    pools=(
+        FleetPool(accelerator="H100", count=3, speed=2, vram_gib=80, host_cache=2, price_usd_per_hour=4),
+        FleetPool(accelerator="L4", count=3, speed=0.5, vram_gib=24, price_usd_per_hour=0.6),
+    ),
+    variants={
+        "v0": FleetVariant(vram_gib=40, fallbacks=("v1",), time_factor=2),
+        "v1": FleetVariant(vram_gib=10),
+        "v2": FleetVariant(vram_gib=12),
+        "v3": FleetVariant(vram_gib=20),
+        "v4": FleetVariant(vram_gib=20),
+    },
+)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_conserves_tasks_bills_the_whole_fleet_and_repeats_itself(policy: str) -> None:
+    made = trace()
+    config = SimulationConfig(made, FLEET, policy=policy)
+    outcome = run(made, FLEET, config, seed=3)
+    found = measure(made, FLEET, outcome)
+    assert (found.lost, found.completed + found.refused) == (0, len(made))
+    assert len(set(outcome.completions)) == len(outcome.completions) == found.completed
+    assert found.billed_usd == pytest.approx(found.fleet_usd, rel=1e-3)
+    again = run(made, FLEET, config, seed=3)
+    assert (again.done_s, again.machine) == (outcome.done_s, outcome.machine)
+
+
+@pytest.mark.parametrize("policy", ["fifo", "p2c", "ect", "rushes"])
+def test_no_task_is_lost_when_a_pool_dies_and_no_machine_runs_two_at_once(policy: str) -> None:
+    made = trace()
+    failures = (Failure("H100", at_s=100, back_s=300),)
+    outcome = run(made, FLEET, SimulationConfig(made, FLEET, policy=policy, failures=failures), seed=0)
+    found = measure(made, FLEET, outcome)
+    fits_l4_only_after = [t for t in range(len(made)) if made.names[made.variant[t]] == "v0"]
+    assert fits_l4_only_after
+    assert found.lost == 0
+    for machine in range(FLEET.count):
+        spans = sorted(
+            (outcome.start_s[t], outcome.done_s[t])
+            for t in range(len(made))
+            if outcome.machine[t] == machine and math.isfinite(outcome.done_s[t])
+        )
+        assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(spans))
+
+
+def test_a_variant_never_runs_where_it_does_not_fit() -> None:
+    for policy in POLICIES:
+        made = trace()
+        outcome = run(made, FLEET, SimulationConfig(made, FLEET, policy=policy), seed=0)
+        ran_large = [t for t in range(len(made)) if outcome.variant[t] == 0]
+        assert ran_large
+        assert all(outcome.machine[t] < 3 for t in ran_large), policy
+
+
+def test_rushes_keeps_more_deadlines_than_policies_that_do_not_see_loads() -> None:
+    made = trace(tasks=800, gap_s=1.6, variants=5)
+    share = {
+        policy: run(made, FLEET, SimulationConfig(made, FLEET, policy=policy), seed=0).on_time_share
+        for policy in ("p2c", "jsq", "ect", "rushes")
+    }
+    assert share["rushes"] >= share["ect"]
+    assert share["ect"] > share["p2c"]
+
+
+def test_the_predictor_never_reads_a_service_time_before_its_completion() -> None:
+    made = trace(tasks=200)
+    twisted = Trace(**{**made.__dict__, "exec_s": made.exec_s.copy()})
+    twisted.exec_s[150:] *= 3  # what is yet to come must not change what was decided before
+    before = float(made.arrival_s[150])
+    one, two = (run(t, FLEET, SimulationConfig(t, FLEET), seed=0) for t in (made, twisted))
+    for task in range(150):
+        if one.done_s[task] < before:
+            assert (one.done_s[task], one.machine[task], one.estimate_s[task]) == (
+                two.done_s[task],
+                two.machine[task],
+                two.estimate_s[task],
+            )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(sorted(POLICIES)), st.floats(0.2, 5), st.booleans())
+def test_tasks_are_conserved_whatever_the_load(seed: int, policy: str, gap_s: float, fails: bool) -> None:
+    made = trace(tasks=80, seed=seed, gap_s=gap_s, allowance_s=40)
+    failures = (Failure("L4", at_s=20, back_s=60),) if fails else ()
+    config = SimulationConfig(made, FLEET, policy=policy, failures=failures, service_noise=0.3)
+    found = measure(made, FLEET, run(made, FLEET, config, seed))
+    assert found.lost == 0
+    assert found.billed_usd == pytest.approx(found.fleet_usd, rel=1e-3)
+
+
+def test_a_report_is_plain_json_and_finds_lambda90(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "trace.csv"
+    path.write_text(
+        "arrival_s,variant,exec_s,note\n" + "".join(f"{t * 3},m{t % 3},{5 + t % 4},x\n" for t in range(120))
+    )
+    fleet = tmp_path / "fleet.toml"
+    fleet.write_text('[[pools]]\naccelerator = "A100"\ncount = 4\nhost_cache = 2\n')
+    report = simulate(SimulationConfig(path, fleet, seeds=2))
+    plain = report.as_json()
+    assert plain["tasks"] == 120
+    assert plain["deadlines"] == "assumed"
+    assert report.lambda90 is not None
+    assert report.lambda90 > 0
+    assert report.measures[0].lost == 0
+
+
+def test_wrong_files_are_refused_with_file_field_and_choices(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "t.csv"
+    path.write_text("arrival_s,model\n1,a\n")
+    with pytest.raises(ConfigError, match="no column 'variant'; available: arrival_s, model"):
+        load_trace(path)
+    with pytest.raises(ConfigError, match=r"fleet: pools.0.count"):
+        parse_fleet("[[pools]]\ncount = -1\n", "fleet")
+    with pytest.raises(ConfigError, match="unknown policy 'best'; available: fifo"):
+        simulate(SimulationConfig(trace(), FLEET, policy="best"))
+
+
+def test_deadlines_are_read_as_instants_or_as_allowances() -> None:
+    arrival_s = np.arange(0.0, 500.0, 5.0)
+    columns = {"variant": ["a"] * 100, "exec_s": np.ones(100)}
+    instants = trace_from(pa.table({"arrival_s": arrival_s, "deadline_s": arrival_s + 60, **columns}), "x")
+    spans = trace_from(pa.table({"arrival_s": arrival_s, "deadline_s": np.full(100, 60.0), **columns}), "x")
+    assert np.allclose(instants.allowance_s, 60)
+    assert np.allclose(spans.allowance_s, 60)
+    none = trace_from(pa.table({"arrival_s": arrival_s, **columns}), "x")
+    assert np.isfinite(with_deadlines(none, FLEET).allowance_s).all()
