@@ -29,7 +29,6 @@ from storage.ledger import Ledger
 from storage.store import ObjectStore, open_store
 from storage.tables import write_table
 
-
 # Behind every price that there is.
 _FREE_RANK = 1e12
 
