@@ -33,17 +33,20 @@ def server(monkeypatch: pytest.MonkeyPatch, s3_server: S3Server) -> S3Server:
     return s3_server
 
 
-def command(folder: Path, out: str) -> list[str]:
-    rows = [{"id": f"t{i}", "prompt": f"clip {i}", "variant": "small"} for i in range(TASKS)]
+def command(folder: Path, out: str, tasks: int = TASKS) -> list[str]:
+    rows = [{"id": f"t{i}", "prompt": f"clip {i}", "variant": "small"} for i in range(tasks)]
     (folder / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "catalog.toml").write_text(TWO_VARIANTS.replace("steps = 2", "steps = 12"))
     options = ["--out", out, "--catalog", str(folder / "catalog.toml"), "--json"]
     return [sys.executable, "-m", "rushes.cli", "render", str(folder / "m.jsonl"), *options]
 
 
-def started(folder: Path, out: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def started(
+    folder: Path, out: str, environment: dict[str, str] | None = None, tasks: int = TASKS
+) -> subprocess.Popen[str]:
     env = {**os.environ, **(environment or {})}
-    return subprocess.Popen(command(folder, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    told = command(folder, out, tasks)
+    return subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def finished(folder: Path, out: str) -> dict[str, Any]:
@@ -141,7 +144,7 @@ def test_a_store_that_refuses_in_the_middle_of_a_run_ends_it_with_the_reason(tmp
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, asked: signal.Signals) -> None:
     out = str(tmp_path / "out")
-    process = started(tmp_path, out)
+    process = started(tmp_path, out, tasks=50 * TASKS)  # far too many to be done before the signal arrives
     wait_for_clips(open_store(out), 1, process)
     process.send_signal(asked)
     _, stderr = process.communicate(timeout=60)

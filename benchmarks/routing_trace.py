@@ -1,0 +1,122 @@
+"""How fast may the traffic come until tasks are late? λ90 of the routing policy against the usual ones.
+
+    python -m benchmarks.routing_trace [--trace CSV] [--quick] [--seeds N] [--json FILE]
+
+Real arrivals (or, without `--trace`, a synthetic hour that is said to be synthetic), mapped to variants and shapes by
+the seeded rule of `benchmarks.workload`, are sped up until fewer than 90 % of the tasks are on time: λ90. Every policy
+sees the same tasks, deadlines and fleet; fallbacks are allowed to those that know them. At the end one pool dies in
+the middle of a run.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.report import write_report
+from benchmarks.workload import fleet, workload
+from cluster.simulator import Failure, SimulationConfig, lambda90, run, simulate
+
+POLICIES = ("p2c", "jsq", "least_work", "ect", "rushes")
+GOALS = {"p2c": 6.0, "jsq": 2.0, "ect": 1.25}
+_ON_TIME = 0.9
+
+
+def measured(path: Path | None, seeds: int, tasks: int | None) -> dict[str, list[float]]:
+    """λ90 by policy, one for each seed of the workload."""
+    found: dict[str, list[float]] = {policy: [] for policy in POLICIES}
+    for seed in range(seeds):
+        trace = workload(path, seed, tasks=tasks)
+        for policy in POLICIES:
+            points = lambda90(trace, fleet(), SimulationConfig(trace, fleet(), policy=policy, seeds=1))
+            good = [point.speed for point in points if point.on_time_share >= _ON_TIME]
+            found[policy].append(max(good, default=0.0))
+    return found
+
+
+def pool_dies(path: Path | None, tasks: int | None, speed: float) -> dict[str, Any]:
+    """A quarter of the way in, the largest pool dies for good: what is lost, and how long until tasks are on time."""
+    trace = workload(path, 0, tasks=tasks)
+    config = SimulationConfig(trace, fleet(), policy="rushes", speed=speed)
+    at_s = trace.span_s / speed / 4
+    victim = max(fleet().pools, key=lambda pool: pool.count * pool.speed).name
+    failed = SimulationConfig(trace, fleet(), policy="rushes", speed=speed, failures=(Failure(victim, at_s),))
+    outcome = run(trace, fleet(), failed, seed=0)
+    calm = run(trace, fleet(), config, seed=0)
+    sped = trace.sped_up(speed)
+    done_s, arrival_s = np.array(outcome.done_s), sped.arrival_s
+    late = done_s > arrival_s + sped.allowance_s
+    # Recovered: from here on 90 % of the tasks of every following minute are on time again.
+    minutes = [
+        (start, late[(arrival_s >= start) & (arrival_s < start + 60)]) for start in np.arange(at_s, sped.span_s, 10)
+    ]
+    bad = [start for start, window in minutes if len(window) >= 10 and window.mean() > 1 - _ON_TIME]
+    return {
+        "pool": victim,
+        "at_s": at_s,
+        "lost": simulate(failed).measures[0].lost,
+        "on_time_without": calm.on_time_share,
+        "on_time_with": outcome.on_time_share,
+        "recovery_s": (bad[-1] + 60 - at_s) if bad else 0.0,
+    }
+
+
+def plot(found: dict[str, list[float]], path: Path) -> None:
+    """One bar a policy, a whisker from the least to the most."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 3.6))
+    means = [float(np.mean(found[policy])) for policy in POLICIES]
+    spread = [[m - min(found[p]) for m, p in zip(means, POLICIES, strict=True)]]
+    spread.append([max(found[p]) - m for m, p in zip(means, POLICIES, strict=True)])
+    axes.bar(POLICIES, means, yerr=spread, color=["#b9b6ad"] * (len(POLICIES) - 1) + ["#c8502f"], capsize=4)
+    axes.set_ylabel("λ90: speed-up with 90 % on time")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=140)
+
+
+def main() -> None:
+    """Print a table, write JSON and a plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trace", type=Path, help="arrival_s, context_tokens, generated_tokens")
+    parser.add_argument("--quick", action="store_true", help="4,000 tasks, one seed")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    seeds, tasks = (1, 4000) if arguments.quick else (arguments.seeds, None)
+    found = measured(arguments.trace, seeds, tasks)
+    ours = np.array(found["rushes"])
+    table = Table("policy", "λ90 mean", "least … most", "rushes ÷ this", "goal")
+    ratios: dict[str, float] = {}
+    for policy in POLICIES:
+        theirs = np.array(found[policy])
+        ratios[policy] = float(np.mean(ours / np.maximum(theirs, 1e-9)))
+        goal = GOALS.get(policy)
+        verdict = "" if goal is None else f"≥ {goal} {'met' if ratios[policy] >= goal else 'MISSED'}"
+        spread = f"{theirs.min():.3f} … {theirs.max():.3f}"
+        table.add_row(policy, f"{theirs.mean():.3f}", spread, f"{ratios[policy]:.2f}", verdict)
+    Console().print(table)
+    died = pool_dies(arguments.trace, tasks, 0.5 * float(ours.mean()))
+    print(
+        f"{died['pool']} dies at {died['at_s']:.0f} s: {died['lost']} lost, on time again after {died['recovery_s']:.0f} s"
+    )
+    figures = {
+        "synthetic": arguments.trace is None,
+        "lambda90": found,
+        "ratios": ratios,
+        "goals": GOALS,
+        "pool_dies": died,
+    }
+    path = write_report("routing_trace", figures, arguments.json)
+    plot(found, path.with_suffix(".png"))
+    print(f"figures: {path}, {path.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    main()
