@@ -103,7 +103,7 @@ class GradientHistograms:
         columns = np.array_split(np.arange(clip.shape[2]), self.grid)
         for row in rows:
             for column in columns:
-                at = np.ix_(range(len(clip)), row, column)
+                at = np.ix_(np.arange(len(clip)), row, column)
                 weight = size[at]
                 bins = np.bincount(sector[at].ravel(), weight.ravel(), minlength=8) / weight.size * 10
                 speed = normal_speed[at]

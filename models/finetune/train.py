@@ -157,7 +157,7 @@ class _Run:
             made = self._family.predict(noisy, timestep, text, config.fps)
         loss = (made.float() - target).pow(2).mean()
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
         self._optimiser.step()
         value = float(loss.detach())

@@ -13,60 +13,95 @@ everything.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKLLTXVideo
 from torch import Tensor, nn
 
-PATCH = 8  # pixels of a patch, each side; two patches and two frames make a block
+PATCH = 4  # pixels of a patch, each side; twice over, two of everything in time, height and width become one
 _LOUDEST = 0.25  # of the constant channel: at this size the norm is off by 3 %
 
 
 @dataclass(frozen=True)
-class LinearCode:
-    """Orthonormal bases: `patches` (count, 192) of single-frame patches, `blocks` (channels, 8 × count) over their
-    coefficients in two frames and 2×2 patches, each with the mean it is taken from and the deviations of its values."""
+class Basis:
+    """Orthonormal directions (count, width), the mean they start from, and the deviations of values along them."""
 
-    patch_mean: Tensor
-    patches: Tensor
-    patch_deviation: Tensor
-    block_mean: Tensor
-    blocks: Tensor
-    block_deviation: Tensor
+    mean: Tensor
+    directions: Tensor
+    deviation: Tensor
+
+
+@dataclass(frozen=True)
+class LinearCode:
+    """Patches of one frame → 2×2×2 of them → 2×2×2 of those: four frames of 16×16 pixels as a few numbers."""
+
+    patches: Basis
+    cubes: Basis
+    blocks: Basis
 
 
 def to_patches(clips: Tensor) -> Tensor:
-    """(batch, 3, frames, height, width) → (batch, 192, frames, height / 8, width / 8), channels in library order."""
+    """(batch, 3, frames, height, width) → (batch, 48, frames, height / 4, width / 4), channels in library order."""
     b, c, t, h, w = clips.shape
     x = clips.reshape(b, c, t, 1, h // PATCH, PATCH, w // PATCH, PATCH)
     return x.permute(0, 1, 3, 7, 5, 2, 4, 6).flatten(1, 4)
 
 
-def _gather(coefficients: Tensor) -> Tensor:
-    """(batch, n, frames, h, w) → (blocks, 8 n): frames paired with their successor from the second on, patches 2×2.
+def _gather(values: Tensor) -> Tensor:
+    """(batch, n, frames, h, w) → (batch, frames', h', w', 8 n): 2×2×2 together, the first frame being its own twin.
 
-    Order within a row: coefficient, then frame, row, column: that of the decoder's channel-to-space step.
+    Order within a row: value, then frame, row, column: that of the decoder's channel-to-space step.
     """
-    b, n, t, h, w = coefficients.shape
-    x = coefficients[:, :, 1:].reshape(b, n, (t - 1) // 2, 2, h // 2, 2, w // 2, 2)
-    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(-1, n * 8)
+    x = torch.cat([values[:, :, :1], values], dim=2)
+    b, n, t, h, w = x.shape
+    x = x.reshape(b, n, t // 2, 2, h // 2, 2, w // 2, 2)
+    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, t // 2, h // 2, w // 2, n * 8)
 
 
-def _components(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, leading principal directions (count, width) and the deviations along them."""
+def _principal(rows: Tensor, count: int) -> Basis:
+    """The leading principal components of rows (count, width)."""
     mean = rows.mean(dim=0)
     centred = (rows - mean).double()
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(rows))
     order = torch.arange(len(values) - 1, len(values) - 1 - count, -1)
-    return mean, vectors[:, order].T.float().contiguous(), values[order].clamp_min(1e-8).sqrt().float()
+    return Basis(mean, vectors[:, order].T.float().contiguous(), values[order].clamp_min(1e-8).sqrt().float())
 
 
-def fit(clips: Tensor, patch_components: int, channels: int) -> LinearCode:
-    """Principal components of clips (batch, 3, frames, height, width) in [-1, 1]; frames odd."""
-    patches = to_patches(clips)
-    rows = patches.permute(0, 2, 3, 4, 1).reshape(-1, patches.shape[1])
-    patch_mean, basis, deviation = _components(rows, patch_components)
-    coefficients = torch.einsum("kc,bcthw->bkthw", basis, patches - patch_mean[:, None, None, None])
-    block_mean, blocks, block_deviation = _components(_gather(coefficients), channels)
-    return LinearCode(patch_mean, basis, deviation, block_mean, blocks, block_deviation)
+def _along(basis: Basis, rows: Tensor) -> Tensor:
+    """Values along the basis, channels second: (batch, …, width) → (batch, count, …)."""
+    return ((rows - basis.mean) @ basis.directions.T).movedim(-1, 1)
+
+
+def fit(clips: Tensor, patch_values: int, cube_values: int, channels: int) -> LinearCode:
+    """Principal components of clips (batch, 3, frames, height, width) in [-1, 1]; frames are 4 k + 1."""
+    rows = to_patches(clips).movedim(1, -1)
+    patches = _principal(rows.flatten(0, -2), patch_values)
+    rows = _gather(_along(patches, rows))
+    cubes = _principal(rows.flatten(0, -2), cube_values)
+    rows = _gather(_along(cubes, rows))
+    return LinearCode(patches, cubes, _principal(rows.flatten(0, -2), channels))
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKLLTXVideo, clips: Tensor) -> Tensor:
+    """What `vae.encode(clips).latent_dist.mean` gives while the encoder is as `write` left it, many times sooner.
+
+    Only the taps that `write` fills are computed.
+    """
+    encoder = vae.encoder
+    first, last = encoder.conv_in.conv, encoder.conv_out.conv
+    x = F.conv3d(to_patches(clips), first.weight[:, :, 2:, 1:2, 1:2], first.bias)
+    for block in encoder.down_blocks:
+        down = block.downsamplers[0].conv
+        x = torch.cat([x[:, :, :1], x], dim=2)  # the first frame is its own predecessor
+        x = F.conv3d(x, down.weight[:, :, 1:, 1:, 1:], down.bias, stride=2)
+    x = encoder.conv_act(encoder.norm_out(x.movedim(1, -1)).movedim(-1, 1))
+    return F.conv3d(x, last.weight[:-1, :, 2:, 1:2, 1:2], last.bias[:-1])
+
+
+def _zero(conv: nn.Conv3d) -> None:
+    conv.weight.zero_()
+    if conv.bias is not None:
+        conv.bias.zero_()
 
 
 def silence_residuals(vae: AutoencoderKLLTXVideo) -> None:
@@ -74,71 +109,69 @@ def silence_residuals(vae: AutoencoderKLLTXVideo) -> None:
     with torch.no_grad():
         for name, module in vae.named_modules():
             if name.endswith("conv2.conv") and isinstance(module, nn.Conv3d):
-                module.weight.zero_()
-                module.bias.zero_()
+                _zero(module)
 
 
 def write(code: LinearCode, vae: AutoencoderKLLTXVideo) -> None:
-    """Make `vae` compute `code`; small random weights stay where the code needs none, so that they can learn.
-
-    Latents come out with deviation 1 and mean 0 on the fitted data.
-    """
-    n, channels = len(code.patches), len(code.blocks)
+    """Make `vae` compute `code`. Latents come out with mean 0 and deviation 1 on the fitted data."""
+    patch_values, cube_values, channels = (len(b.directions) for b in (code.patches, code.cubes, code.blocks))
     encoder, decoder = vae.encoder, vae.decoder
-    width = encoder.conv_in.conv.out_channels
-    inner = decoder.conv_out.conv.in_channels
-    if width < 2 * channels + 1 or width < n or inner < 2 * n + 1:
-        raise ValueError(f"{width} and {inner} channels cannot carry {channels} latents and {n} coefficients")
+    width, inner = encoder.conv_in.conv.out_channels, decoder.conv_out.conv.in_channels
+    if width < 2 * channels + 1 or width < 2 * cube_values or inner < 2 * patch_values + 1:
+        raise ValueError(f"{width} and {inner} channels cannot carry {channels} latents over {cube_values} values")
     silence_residuals(vae)
     with torch.no_grad():
-        # Encoder: patches → n coefficients → (strided) both signs of the block's coefficients, and a constant.
+        # Encoder: patches → values of patches → of cubes → both signs of the blocks' values, and a constant.
         conv = encoder.conv_in.conv
-        conv.weight.zero_()
-        conv.bias.zero_()
-        conv.weight[:n, :, 2, 1, 1] = code.patches
-        conv.bias[:n] = -code.patches @ code.patch_mean
-        down = encoder.down_blocks[0].downsamplers[0].conv
-        down.weight.zero_()
-        down.bias.zero_()
-        loud = _LOUDEST / float(code.block_deviation.norm())
-        taps = code.blocks.view(channels, n, 2, 2, 2) * loud
-        start = -(code.blocks @ code.block_mean) * loud
-        for sign, at in ((1, 0), (-1, channels)):
-            # Causal in time, padded by one in the plane: a block's own cells are the last two taps of each axis.
-            down.weight[at : at + channels, :n, 1:, 1:, 1:] = sign * taps
-            down.bias[at : at + channels] = sign * start
-        down.bias[-1] = 1.0
-        _read_both_signs(encoder.conv_out.conv, torch.eye(channels) / (loud * code.block_deviation[:, None]), 2, width)
+        _zero(conv)
+        conv.weight[:patch_values, :, 2, 1, 1] = code.patches.directions
+        conv.bias[:patch_values] = -code.patches.directions @ code.patches.mean
+        # Causal in time, padded by one in the plane: a cube's own cells are the last two taps of each axis.
+        conv = encoder.down_blocks[0].downsamplers[0].conv
+        _zero(conv)
+        conv.weight[:cube_values, :patch_values, 1:, 1:, 1:] = code.cubes.directions.view(cube_values, -1, 2, 2, 2)
+        conv.bias[:cube_values] = -code.cubes.directions @ code.cubes.mean
+        conv = encoder.down_blocks[1].downsamplers[0].conv
+        _zero(conv)
+        loud = _LOUDEST / float(code.blocks.deviation.norm())
+        for sign, at in ((loud, 0), (-loud, channels)):
+            taps = code.blocks.directions.view(channels, -1, 2, 2, 2)
+            conv.weight[at : at + channels, :cube_values, 1:, 1:, 1:] = sign * taps
+            conv.bias[at : at + channels] = -sign * (code.blocks.directions @ code.blocks.mean)
+        conv.bias[-1] = 1.0
+        _read_both_signs(encoder.conv_out.conv, torch.eye(channels) / (loud * code.blocks.deviation[:, None]), 2, width)
         encoder.conv_out.conv.bias[channels] = -6.0  # the log-variance that all latents share
 
-        # Decoder: latents → block coefficients → both signs of the patches' coefficients, and a constant → pixels.
+        # Decoder: latents → values of cubes → both signs of the patches' values, and a constant → pixels.
         conv = decoder.conv_in.conv
-        conv.weight[:channels].zero_()
-        conv.bias.zero_()
+        _zero(conv)
         conv.weight[:channels, :, 1, 1, 1] = torch.eye(channels)
-        up = decoder.up_blocks[0].upsamplers[0].conv.conv
-        up.weight[:, :].mul_(0.02)
-        up.bias.zero_()
-        loud = _LOUDEST / float(code.patch_deviation.norm())
-        spread = (code.blocks * code.block_deviation[:, None]).T.reshape(n, 8, channels) * loud
-        offset = code.block_mean.view(n, 8) * loud
-        weight = up.weight.view(inner, 8, *up.weight.shape[1:])
-        bias = up.bias.view(inner, 8)
-        weight[: 2 * n].zero_()
-        weight[-1].zero_()
-        for sign, at in ((1, 0), (-1, n)):
-            weight[at : at + n, :, :channels, 1, 1, 1] = sign * spread
-            bias[at : at + n] = sign * offset
-        bias[-1] = 1.0
-        _read_both_signs(decoder.conv_out.conv, code.patches.T / loud, 1, inner)
-        decoder.conv_out.conv.bias.copy_(code.patch_mean)
+        conv = decoder.up_blocks[0].upsamplers[0].conv.conv
+        _zero(conv)
+        spread = (code.blocks.directions * code.blocks.deviation[:, None]).T.reshape(cube_values, 8, channels)
+        _by_cell(conv.weight)[:cube_values, :, :channels, 1, 1, 1] = spread
+        _by_cell(conv.bias)[:cube_values] = code.blocks.mean.view(cube_values, 8)
+        conv = decoder.up_blocks[1].upsamplers[0].conv.conv
+        _zero(conv)
+        loud = _LOUDEST / float(code.patches.deviation.norm())
+        spread = code.cubes.directions.T.reshape(patch_values, 8, cube_values)
+        for sign, at in ((loud, 0), (-loud, patch_values)):
+            _by_cell(conv.weight)[at : at + patch_values, :, :cube_values, 1, 1, 1] = sign * spread
+            _by_cell(conv.bias)[at : at + patch_values] = sign * code.cubes.mean.view(patch_values, 8)
+        _by_cell(conv.bias)[-1] = 1.0
+        _read_both_signs(decoder.conv_out.conv, code.patches.directions.T / loud, 1, inner)
+        decoder.conv_out.conv.bias.copy_(code.patches.mean)
+
+
+def _by_cell(parameter: Tensor) -> Tensor:
+    """(8 n, …) → (n, 8, …): the eight cells that a channel-to-space step makes of a channel."""
+    return parameter.view(parameter.shape[0] // 8, 8, *parameter.shape[1:])
 
 
 def _read_both_signs(conv: nn.Conv3d, matrix: Tensor, tap: int, width: int) -> None:
     """Apply `matrix` (out, values) to values that arrive normed, with both signs, through a SiLU."""
     values = matrix.shape[1]
-    conv.weight.zero_()
-    conv.bias.zero_()
+    _zero(conv)
     scale = matrix / width**0.5  # the norm divides by the root mean square, which is that of the constant
     conv.weight[: len(matrix), :values, tap, 1, 1] = scale
     conv.weight[: len(matrix), values : 2 * values, tap, 1, 1] = -scale

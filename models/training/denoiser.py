@@ -19,9 +19,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from models.training.captions import caption
-from models.training.drawing import FPS
+from models.training.drawing import FPS, MOTIONS
 from models.training.ema import Average
-from models.training.latents import Encoded, LatentPool
+from models.training.latents import SHARES, Encoded, LatentPool
 from models.training.text import build_text_encoder, build_tokenizer
 from models.training.vae import rate
 
@@ -37,18 +37,21 @@ class DenoiserConfig(BaseModel):
     heads: int = 4
     head_dim: int = 48
     text_dim: int = 96
-    steps: int = 3800
+    steps: int = 5200
     batch: int = 8
     learning_rate: float = 1e-3
     warmup_steps: int = 200
     shift: float = 3.0
     prompt_drop: float = 0.1
     first_frame_share: float = 0.12
-    pairs: float = 0.04
-    pool: int = 16_000
-    pool_start: int = 400
-    pool_add_every: int = 4
-    pool_add: int = 4
+    pairs: float = 0.0
+    shares: tuple[float, float, float] = SHARES
+    motions: tuple[str, ...] = MOTIONS
+    speeds: tuple[str, ...] = ("medium", "medium", "slow", "fast")
+    pool: int = 4_000
+    pool_start: int = 1_000
+    pool_add_every: int = 1
+    pool_add: int = 8
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
@@ -136,7 +139,7 @@ def flow_loss(
         num_frames=frames,
         height=height,
         width=width,
-        rope_interpolation_scale=rope_scale((2, 16), FPS),
+        rope_interpolation_scale=rope_scale((4, 16), FPS),
         return_dict=False,
     )[0]
     error = (made.float() - (noise - clean)).pow(2) * shape_weight(clean)
@@ -157,7 +160,7 @@ def train(config: DenoiserConfig, vae: AutoencoderKLLTXVideo, out: Path, *, resu
     model = build(config, vae.config.latent_channels)
     model.transformer.to(device).train()
     model.text_encoder.to(device).train()
-    averages = (Average(model.transformer, 0.999), Average(model.text_encoder, 0.999))
+    averages = (Average(model.transformer), Average(model.text_encoder))
     optimiser = torch.optim.AdamW(model.parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     first = 0
     if resume and (out / "state.pt").exists():
@@ -170,7 +173,9 @@ def train(config: DenoiserConfig, vae: AutoencoderKLLTXVideo, out: Path, *, resu
         first = int(state["step"])
     rng = np.random.default_rng([config.seed, first])
     torch.manual_seed(config.seed * 1_000_003 + first)
-    pool = LatentPool(vae, rng, config.pool, config.pairs)
+    pool = LatentPool(
+        vae, rng, config.pool, config.pairs, shares=config.shares, motions=config.motions, speeds=config.speeds
+    )
     pool.fill(config.pool_start)
     log = (out / "log.jsonl").open("a")
     started = saved = time.monotonic()

@@ -88,7 +88,7 @@ class Predictor:
         frames, height, width = self._size
         made: Tensor = self._model.transformer(
             x, embeds, level * TRAIN_TIMESTEPS, mask, num_frames=frames, height=height, width=width,
-            rope_interpolation_scale=rope_scale((2, 16), FPS), return_dict=False,
+            rope_interpolation_scale=rope_scale((4, 16), FPS), return_dict=False,
         )[0]  # fmt: skip
         return made
 

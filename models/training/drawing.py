@@ -251,6 +251,8 @@ def sample(
     frames: int = FRAMES,
     pairs: float = 0.0,
     shapes: tuple[str, ...] = SHAPES,
+    motions: tuple[str, ...] = MOTIONS,
+    speeds: tuple[str, ...] = ("medium", "medium", "slow", "fast"),
 ) -> Scene:
     """A random scene of the training distribution; no held-out combination is ever drawn.
 
@@ -260,14 +262,14 @@ def sample(
     background = str(rng.choice(list(BACKGROUNDS)))
     actors: list[Actor] = []
     while len(actors) < count:
-        colour, shape, motion = (str(rng.choice(list(c))) for c in (COLOURS, shapes, MOTIONS))
+        colour, shape, motion = (str(rng.choice(list(c))) for c in (COLOURS, shapes, motions))
         if held_out(colour, shape, motion) or not contrasts(colour, background):
             continue
         if shape in ("circle", "ring") and motion == "spinning":
             continue
         if any(colour == other.colour for other in actors):
             continue
-        speed = str(rng.choice(["medium", "medium", "slow", "fast"]))
+        speed = str(rng.choice(speeds))
         size = 0.72 if count == 2 else 1.0
         actors.append(
             move(rng, shape, colour, motion, width=width, height=height, frames=frames, speed=speed, size=size)
