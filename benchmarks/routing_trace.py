@@ -104,7 +104,7 @@ def main() -> None:
     Console().print(table)
     died = pool_dies(arguments.trace, tasks, 0.5 * float(ours.mean()))
     print(
-        f"{died['pool']} dies at {died['at_s']:.0f} s: {died['lost']} lost, on time again after {died['recovery_s']:.0f} s"
+        f"{died['pool']} dies at {died['at_s']:.0f} s: {died['lost']} lost, back in {died['recovery_s']:.0f} s"
     )
     figures = {
         "synthetic": arguments.trace is None,
