@@ -103,9 +103,7 @@ def main() -> None:
         table.add_row(policy, f"{theirs.mean():.3f}", spread, f"{ratios[policy]:.2f}", verdict)
     Console().print(table)
     died = pool_dies(arguments.trace, tasks, 0.5 * float(ours.mean()))
-    print(
-        f"{died['pool']} dies at {died['at_s']:.0f} s: {died['lost']} lost, back in {died['recovery_s']:.0f} s"
-    )
+    print(f"{died['pool']} dies at {died['at_s']:.0f} s: {died['lost']} lost, back in {died['recovery_s']:.0f} s")
     figures = {
         "synthetic": arguments.trace is None,
         "lambda90": found,

@@ -81,9 +81,7 @@ def _from_table(table: Path) -> list[Example]:
         if prompt is None or place is None:
             wanted = "a prompt" if prompt is None else "a clip"
             choices = ", ".join(_PROMPTS if prompt is None else _PATHS)
-            raise MediaError(
-                f"{table.name}:{number}: {wanted} is missing; available columns for it: {choices}"
-            )
+            raise MediaError(f"{table.name}:{number}: {wanted} is missing; available columns for it: {choices}")
         path = Path(place.removeprefix("file://"))
         path = path if path.is_absolute() else table.parent / path
         if not path.is_file():
