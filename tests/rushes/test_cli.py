@@ -71,3 +71,32 @@ def test_an_estimate_for_people_shows_groups_and_the_rejected_line(
     told = RUN.invoke(app, ["estimate", str(tmp_path / "m.jsonl"), "--catalog", catalog])
     assert "64x64x17" in told.stdout
     assert "m.jsonl:2: variant: unknown variant 'none'" in told.stdout.replace("\n", "")
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize("policy", ["rushes", "jsq"])
+def test_the_example_fleet_is_simulated_and_reported(tmp_path: Path, policy: str) -> None:
+    told = ["--trace", str(EXAMPLES / "arrivals-synthetic.csv"), "--fleet", str(EXAMPLES / "fleet.toml")]
+    report = tmp_path / "report.json"
+    ran = RUN.invoke(app, ["simulate", *told, "--policy", policy, "--no-search", "--json", str(report)])
+    assert ran.exit_code == Exit.OK, ran.stderr
+    found = json.loads(report.read_text())
+    (seed,) = found["measures"]
+    assert (found["policy"], seed["tasks"], seed["lost"]) == (policy, 400, 0)
+    assert seed["completed"] + seed["refused"] == 400
+
+
+def test_an_unknown_policy_is_a_usage_error_with_the_choices() -> None:
+    told = ["--trace", str(EXAMPLES / "arrivals-synthetic.csv"), "--fleet", str(EXAMPLES / "fleet.toml")]
+    ran = RUN.invoke(app, ["simulate", *told, "--policy", "best"])
+    assert ran.exit_code == Exit.USAGE
+    assert "unknown policy 'best'; available: " in ran.stderr
+
+
+def test_the_example_manifest_has_what_the_demo_promises() -> None:
+    rows = [json.loads(line) for line in (EXAMPLES / "prompts.jsonl").read_text().splitlines()]
+    assert len(rows) >= 24
+    assert len({row["variant"] for row in rows if "variant" in row}) >= 2
+    assert len({(row.get("width"), row.get("height")) for row in rows if "width" in row}) >= 3
