@@ -110,6 +110,7 @@ class Dispatcher:
         self.habits = habits or Habits()
         self._patience_s = patience_s
         self._tickets: dict[int, _Ticket] = {}
+        self._parked: dict[int, tuple[Wanted, Hashable, int]] = {}  # admitted, and nobody is up who could hold them
         self._usual_s = 0.0  # mean reference seconds of recent tasks
         self._starts: dict[int, dict[str, tuple[float, int]]] = {}
         self._asked_s = math.nan
@@ -122,8 +123,12 @@ class Dispatcher:
         self.timelines.add(replicas, now_s)
         self._rearranged()
         starts: list[Start] = []
+        parked, self._parked = self._parked, {}
+        for task, (wanted, tenant, priority) in parked.items():
+            starts += self.submit(task, wanted, now_s, tenant=tenant, priority=priority, admitted=True)[1]
         for name, _, _ in replicas:
-            starts += self._steal(self.timelines.place[name], now_s)
+            if self.timelines.lanes[self.timelines.place[name]].running is None:
+                starts += self._steal(self.timelines.place[name], now_s)
         return starts
 
     def lost(self, replicas: Sequence[Replica]) -> list[int]:
@@ -162,6 +167,8 @@ class Dispatcher:
         """Route a task and queue it, or refuse it. One that was `admitted` before is late rather than refused."""
         choice = self.preview(wanted, now_s, admitted=admitted)
         if choice.pool is None:
+            if admitted:
+                self._parked[task] = (wanted, tenant, priority)
             return choice, []
         pool = self.pools[choice.pool]
         _, place = self.starts(pool.number, now_s)[pool.accelerator]

@@ -322,7 +322,7 @@ class Rushes:
             task, wanted, now_s, tenant=self._tenant[task], priority=self._priority[task], admitted=admitted
         )
         if choice.pool is None:
-            return Verdict(False, math.nan, 0.0, [])
+            return Verdict(admitted, math.nan, 0.0, [])
         return Verdict(True, choice.completion_s, choice.completion_s - choice.start_s, self._runs(starts))
 
     def free(self, machine: int, now_s: float) -> list[Run]:
