@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 EMBEDDED = Path(__file__).parent / "embedded"
 BASE = EMBEDDED / "shapes"
-TURBO_LORA = EMBEDDED / "shapes-turbo"
 FPS = 8
 FRAMES = 17
 
@@ -34,8 +33,8 @@ class EmbeddedVariant:
 def variants() -> tuple[EmbeddedVariant, ...]:
     """Those that ship."""
     return (
-        EmbeddedVariant("embedded", steps=16, guidance=3.0),
-        EmbeddedVariant("embedded-turbo", steps=4, guidance=1.0, loras=(TURBO_LORA,)),
+        EmbeddedVariant("embedded", steps=16, guidance=4.0),
+        EmbeddedVariant("embedded-turbo", steps=5, guidance=3.0),
     )
 
 
