@@ -36,5 +36,8 @@ format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+embedded: env  ## train the embedded model: hours on a CPU, minutes on a GPU
+	$(BIN)/python -m models.training all --work out/embedded
+
 clean:
 	rm -rf out build *.egg-info

@@ -163,8 +163,10 @@ def _seconds_on(profile: CostProfile, gpus: float, dtype_bytes: int, accelerator
             "fixed_s": profile.fixed_s * slower,
             "step_s_per_token": profile.step_s_per_token * slower,
             "step_s_per_token_squared": profile.step_s_per_token_squared * slower,
-            "decode_s_per_megapixel": (profile.decode_s_per_megapixel or prior.decode_s_per_megapixel / slower)
-            * slower,
+            # A measured zero is a zero: the fit gives decoding what the steps do not explain.
+            "decode_s_per_megapixel": profile.decode_s_per_megapixel * slower
+            if profile.measured
+            else prior.decode_s_per_megapixel,
             # Encoding runs on CPU and loading is the storage's pace: neither depends on the accelerator.
             "encode_s_per_megapixel": profile.encode_s_per_megapixel or prior.encode_s_per_megapixel,
             "load_cold_s": profile.load_cold_s or prior.load_cold_s,

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ def started(
 ) -> subprocess.Popen[str]:
     env = {**os.environ, **(environment or {})}
     told = command(folder, out, tasks)
-    return subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    # A shell's background jobs ignore SIGINT, and so do their children: this one must hear it wherever pytest runs.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, preexec_fn=heard)
 
 
 def finished(folder: Path, out: str) -> dict[str, Any]:
