@@ -1,6 +1,7 @@
 """No plan is shorter than this: the linear program behind bulk placement, solved by HiGHS."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,15 +106,19 @@ def _solve(instance: Instance, makespan_s: float) -> tuple[float, Floats]:
     limits[row_of_cover + np.unique(variant)] = -1.0
     cost = np.zeros(last + 1)
     cost[last] = 1.0
-    answer = linprog(  # type: ignore[call-overload]  # the stubs know dense matrices only
-        cost,
-        A_ub=coo_array((values, (rows, columns)), shape=(rows_total, last + 1)).tocsr(),
-        b_ub=limits,
-        A_eq=coo_array((ones(xs), (g, x_at)), shape=(groups, last + 1)).tocsr(),
-        b_eq=instance.tasks.astype(float),
-        method="highs-ds",  # a vertex: few groups are split between pools
-    )
-    if answer.x is None:
+    program: dict[str, Any] = {
+        "A_ub": coo_array((values, (rows, columns)), shape=(rows_total, last + 1)).tocsr(),
+        "b_ub": limits,
+        "A_eq": coo_array((ones(xs), (g, x_at)), shape=(groups, last + 1)).tocsr(),
+        "b_eq": instance.tasks.astype(float),
+    }
+    # A vertex first: few groups are then split between pools. Presolve can mistake loads of nanoseconds for an
+    # infeasible program, and is left out on the second try.
+    for presolve in (True, False):
+        answer = linprog(cost, method="highs-ds", options={"presolve": presolve}, **program)
+        if answer.x is not None:
+            break
+    else:
         raise RuntimeError(f"the placement program was not solved: {answer.message}")
     split = np.zeros((groups, pools))
     split[g, p] = answer.x[:xs]
