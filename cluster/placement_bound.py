@@ -122,4 +122,4 @@ def _solve(instance: Instance, makespan_s: float) -> tuple[float, Floats]:
         raise RuntimeError(f"the placement program was not solved: {answer.message}")
     split = np.zeros((groups, pools))
     split[g, p] = answer.x[:xs]
-    return float(answer.fun), split
+    return float(answer.fun or 0.0), split
