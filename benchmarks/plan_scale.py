@@ -66,7 +66,7 @@ def plan_here(rows: int) -> dict[str, float]:
         with connected(None) as topology:
             # The first plan pays for starting Ray's worker processes, whatever its size.
             warm = Path(folder, "warm.jsonl")
-            write_manifest(warm, 1000)
+            write_manifest(warm, 130_000)  # two chunks: one alone would be planned without a worker
             plan_run(RunOptions(manifest=str(warm), out=out), shipped_catalog(), topology, out=None)
             before = _peak_mib()
             started = time.perf_counter()
