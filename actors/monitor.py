@@ -107,14 +107,11 @@ class RunMonitor:
         if work := self._work.get(actor, {}).get(work_key):
             work.rendering = False
 
-    def end(self, actor: str, work_key: str, busy_s: float) -> None:
-        """The tasks are rendered and stored, or recorded as failed; the accelerator was busy that long."""
+    def end(self, actor: str, work_key: str, busy_s: float = 0.0, clips: int = 0, failed: int = 0) -> None:
+        """The tasks are stored, or recorded as failed; the accelerator was busy that long."""
         self._work.get(actor, {}).pop(work_key, None)
-        self._pools[self._variant_of[actor]].busy_s += busy_s
-
-    def count(self, actor: str, clips: int, failed: int) -> None:
-        """Clips stored and tasks failed, for the progress view."""
         pool = self._pools[self._variant_of[actor]]
+        pool.busy_s += busy_s
         pool.clips += clips
         pool.failed += failed
 

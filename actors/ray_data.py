@@ -112,7 +112,7 @@ class RenderStage:
                 if not any(self._begin(batch)):
                     pending.append(self._publish_later(batch, self._render(batch, {})))
                 else:
-                    self._end(batch, 0.0)
+                    self._monitor.end.remote(self._actor, batch.key)
                     records += self._render_suspects(batch)
             while len(pending) > _UNPUBLISHED_BATCHES - 1:
                 records += pending.popleft().result()
@@ -174,19 +174,15 @@ class RenderStage:
                 dead = isinstance(outcome.error, QuarantinedError)
                 record = self._publisher.record_failure(outcome, attempts=0 if dead else lost, quarantined=dead)
             records.append(record)
-        self._end(batch, busy_s)
         done = sum(record.status is Status.SUCCEEDED for record in records)
-        self._monitor.count.remote(self._actor, done, len(records) - done)
+        # Not waited for: should it be lost with the process, what was only published is charged last.
+        self._monitor.end.remote(self._actor, batch.key, busy_s, done, len(records) - done)
         return records
 
     def _begin(self, batch: RenderBatch) -> tuple[int, ...]:
         fingerprints = tuple(task.fingerprint for task in batch.tasks)
         kills: tuple[int, ...] = ray.get(self._monitor.begin.remote(self._actor, batch.key, fingerprints))
         return kills
-
-    def _end(self, batch: RenderBatch, busy_s: float) -> None:
-        # Waited for where a process may die next: an end that arrives late is a kill too many.
-        ray.get(self._monitor.end.remote(self._actor, batch.key, busy_s))
 
     def _not_recorded(self, batch: RenderBatch, records: list[Record]) -> RenderBatch:
         """A slice that is handed out again was begun by a process that died: what it stored stays stored."""
