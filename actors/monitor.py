@@ -19,7 +19,6 @@ class PoolState:
     busy_s: float = 0.0
     clips: int = 0
     failed: int = 0
-    load_s: float = 0.0
     lost_loads: Counter[str] = field(default_factory=Counter)
 
 
@@ -82,11 +81,9 @@ class RunMonitor:
         pool.actors.add(actor)
         self._variant_of[actor] = variant
 
-    def loaded(self, actor: str, load_s: float) -> None:
+    def loaded(self, actor: str) -> None:
         """The actor's model is loaded."""
-        pool = self._pools[self._variant_of[actor]]
-        pool.ready.add(actor)
-        pool.load_s += load_s
+        self._pools[self._variant_of[actor]].ready.add(actor)
 
     def stop(self, reason: str) -> None:
         """End the run. The first reason stands."""

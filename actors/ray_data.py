@@ -86,7 +86,7 @@ class RenderStage:
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._unpublished: set[Future[list[Record]]] = set()
         self._part: tuple[str, BatchPart] | None = None
-        monitor.loaded.remote(self._actor, model.load_s)
+        monitor.loaded.remote(self._actor)
 
     def __call__(self, items: dict[str, Any]) -> Iterator[dict[str, list[int]]]:
         """Render some ranges of a part; yields how many clips there are now and how many tasks failed."""

@@ -159,7 +159,7 @@ class PlanStage:
     def _quote(self, group: Group, tasks: int | None) -> tuple[float, float, int]:
         """(accelerator-seconds a task, USD a task, batch size) of a group."""
         variant = self._rules.catalog[group.variant]
-        accelerator = "cpu" if self._device == "cpu" or not variant.needs.gpus else self._accelerator
+        accelerator = quoted_on(variant, self._accelerator, self._device)
         size = best_batch(variant, group.shape, accelerator=accelerator, steps=group.steps, guidance=group.guidance)
         size = min(size, tasks) if tasks else size
         cost = predict(variant, accelerator, group.shape, group.steps, group.guidance, size, load=Load.NONE)
@@ -170,10 +170,15 @@ class PlanStage:
         return self._rules.catalog[group.variant].needs.gpus or 1.0
 
 
+def quoted_on(variant: Variant, accelerator: str, device: str) -> str:
+    """What a variant's seconds are quoted on: the cluster's accelerator, or 'cpu' when it holds none."""
+    return "cpu" if device == "cpu" or not variant.needs.gpus else accelerator
+
+
 def rank_by_price(accelerator: str, device: str, variant: Variant, group: Group) -> float:
     """What `auto` goes by in bulk: the cheapest variant. Free ones, which are for trying things out, come after all
     that have a price, the quicker first."""
-    where = "cpu" if device == "cpu" or not variant.needs.gpus else accelerator
+    where = quoted_on(variant, accelerator, device)
     seconds = predict(variant, where, group.shape, group.steps, group.guidance, load=Load.NONE).per_clip_s
     return seconds * variant.price_usd_per_gpu_hour or _FREE_RANK + seconds
 
@@ -298,7 +303,7 @@ def _group_order(group: Group) -> tuple[Any, ...]:
 
 
 def _load_s(variant: Variant, topology: Topology, device: str) -> float:
-    where = "cpu" if device == "cpu" or not variant.needs.gpus else topology.accelerator
+    where = quoted_on(variant, topology.accelerator, device)
     return predict(variant, where, variant.shape.default(), variant.steps, variant.guidance, load=Load.WARM).load_s
 
 

@@ -5,7 +5,7 @@ from actors.monitor import RunMonitor
 
 def loaded(monitor: RunMonitor, actor: str = "a1", variant: str = "small") -> RunMonitor:
     monitor.loading(actor, variant)
-    monitor.loaded(actor, 1.0)
+    monitor.loaded(actor)
     return monitor
 
 
