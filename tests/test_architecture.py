@@ -15,14 +15,19 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "cluster": frozenset({"schemas"}),
     "actors": frozenset({"schemas", "storage", "models", "cluster"}),
     "pipelines": frozenset({"schemas", "storage", "models", "cluster", "actors"}),
-    "rushes": frozenset({"schemas", "storage", "models", "cluster", "actors", "pipelines"}),
-    "benchmarks": frozenset({"schemas", "storage", "models", "cluster", "actors", "pipelines", "rushes"}),
+    "serve": frozenset({"schemas", "storage", "models", "cluster", "actors"}),
+    "rushes": frozenset({"schemas", "storage", "models", "cluster", "actors", "pipelines", "serve"}),
+    "benchmarks": frozenset({"schemas", "storage", "models", "cluster", "actors", "pipelines", "serve", "rushes"}),
 }
 ONLY_IN: dict[str, frozenset[str]] = {
     "torch": frozenset({"models", "benchmarks"}),
     "diffusers": frozenset({"models"}),
     "transformers": frozenset({"models"}),
     "peft": frozenset({"models"}),
+    "fastapi": frozenset({"serve", "benchmarks"}),
+    "starlette": frozenset({"serve", "benchmarks"}),
+    "uvicorn": frozenset({"serve", "benchmarks"}),
+    "sqlalchemy": frozenset({"serve"}),
     "boto3": frozenset({"storage"}),
     "botocore": frozenset({"storage"}),
 }

@@ -1,0 +1,1 @@
+"""The endpoint on Ray Serve: HTTP, admission, durable tasks, dispatcher, webhooks, web page."""

@@ -1,0 +1,23 @@
+"""The endpoint's own branches of the error tree in `schemas/errors.py`."""
+
+from schemas.errors import PermanentError, TransientError
+
+
+class StoreUnavailableError(TransientError):
+    """The task store does not answer: locked for too long, or its server is away."""
+
+
+class IdempotencyError(PermanentError):
+    """An Idempotency-Key came again with another body."""
+
+
+class DailyLimitError(PermanentError):
+    """A key has made its last task of the day. `retry_at`: seconds since the epoch."""
+
+    def __init__(self, message: str, retry_at: float) -> None:
+        self.retry_at = retry_at
+        super().__init__(message)
+
+
+class AddressError(PermanentError):
+    """A URL that we do not call: not HTTPS, no domain, or an address that is not public."""

@@ -1,0 +1,1 @@
+"""What outlives every process: tasks, keys, routers, batches, uploads, webhook deliveries, notes."""

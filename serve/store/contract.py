@@ -1,0 +1,314 @@
+"""The store's contract. SQLite (WAL, synchronous=FULL) and Postgres fulfil it alike; one set of tests runs on both.
+
+Every method is one transaction, synchronous, thread-safe, and durable when it returns. Methods that change a task
+which somebody holds take its epoch and do nothing when it is stale (False, or left out of the answer).
+Errors: StoreUnavailableError (transient: locked, connection lost) and IdempotencyError; nothing else of SQLAlchemy's
+leaves the store.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from schemas.clip import Status
+from serve.tasks import Lease, NewTask, Outcome, StoredTask
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """`tasks` in the order given. `replayed`: the idempotency key was seen before, these are the tasks of then."""
+
+    tasks: tuple[StoredTask, ...]
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class Idempotency:
+    """The client's own key, and a digest of the body: the same key with another body raises IdempotencyError."""
+
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of one lease, from the replica's heartbeat."""
+
+    task_id: str
+    epoch: int
+    progress: float
+    stage: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many tasks are in each status, and how many of them are dead letters."""
+
+    by_status: Mapping[Status, int]
+    dead: int = 0
+
+
+class TaskStore(Protocol):
+    """Tasks and their leases."""
+
+    def submit(
+        self,
+        tasks: Sequence[NewTask],
+        now: float,
+        *,
+        idempotency: Idempotency | None = None,
+        max_live: int | None = None,
+        max_since: tuple[float, int] | None = None,
+    ) -> Submitted:
+        """Store tasks of one key, all or none. Beyond `max_live` unfinished unthrottled tasks of that key the rest
+        start THROTTLED. `max_since=(since, n)`: raises DailyLimitError when more than n would have been created
+        since then. A webhook_url on a task is kept for its end."""
+
+    def get(self, task_id: str, key_id: str | None = None) -> StoredTask | None:
+        """None when there is none, it was deleted, or it belongs to another key (when `key_id` is given)."""
+
+    def get_many(self, task_ids: Sequence[str]) -> tuple[StoredTask, ...]: ...
+
+    def position(self, task: StoredTask) -> int:
+        """PENDING tasks that come before it: higher priority first, then order of acceptance. Index-only, capped at
+        10,000."""
+
+    def pending(self, after_seq: int = 0, limit: int = 5000) -> tuple[StoredTask, ...]:
+        """PENDING tasks with a larger seq, in its order: how a dispatcher finds new work, and rebuilds its queue."""
+
+    def waiting_again(self, now: float) -> tuple[StoredTask, ...]:
+        """PENDING tasks that were leased before (attempts > 0) and whose `not_before` is past."""
+
+    def lease(
+        self,
+        seqs: Sequence[int],
+        holder: str,
+        variant: str,
+        until: float,
+        now: float,
+        *,
+        groups: Mapping[int, str] | None = None,
+        fallback: Mapping[int, str] | None = None,
+    ) -> tuple[Lease, ...]:
+        """Take those that are still PENDING and not cancelled: RUNNING, epoch and attempts one higher. `groups` gives
+        a new group (JSON of schemas.task.Group) for tasks that go to another variant, `fallback` the reason."""
+
+    def renew(self, progress: Sequence[Progress], until: float) -> tuple[str, ...]:
+        """Prolong leases and keep their progress. Returns the task ids that their holder must stop: cancelled, or no
+        longer its own."""
+
+    def finish(self, task_id: str, epoch: int, outcome: Outcome, now: float) -> bool:
+        """End a task for good, and make its webhook due, in one transaction. False: stale, nothing was changed.
+        A task that was cancelled meanwhile ends CANCELLED whatever the outcome says, with the outcome's bill."""
+
+    def give_back(self, task_id: str, epoch: int, error: str, not_before: float) -> bool:
+        """A failed attempt that is worth another: PENDING again, lease cleared. False: stale."""
+
+    def expired(self, now: float) -> tuple[StoredTask, ...]:
+        """RUNNING tasks whose lease ran out."""
+
+    def cancel(self, task_id: str, key_id: str | None, now: float) -> Status | None:
+        """A waiting task ends CANCELLED at once; a running one is marked, and its holder told at the next renew.
+        Returns the status before; None when there is no such task."""
+
+    def delete(self, task_id: str, key_id: str | None) -> bool:
+        """Hide a task from every later `get` (cancel it first). It stays in the usage."""
+
+    def release(self, key_id: str, max_live: int, now: float) -> tuple[StoredTask, ...]:
+        """THROTTLED tasks of a key become PENDING, oldest first, as far as `max_live` allows. They get a new seq, so
+        that `pending(after_seq)` finds them."""
+
+    def throttled_keys(self) -> tuple[str, ...]: ...
+
+    def reprice(self, task_id: str, group: str, story: str) -> None:
+        """Keep a new routing decision of a waiting task (JSON)."""
+
+    def counts(self, key_id: str | None = None) -> Counts: ...
+
+    def recent(
+        self,
+        limit: int = 20,
+        *,
+        statuses: Sequence[Status] = (),
+        key_id: str | None = None,
+        batch_id: str | None = None,
+        before_seq: int | None = None,
+    ) -> tuple[StoredTask, ...]:
+        """Latest first."""
+
+    def usage(self, key_id: str, start: float, before: float) -> tuple[tuple[str, str, int, float], ...]:
+        """(UTC date, model, tasks created, dollars billed) for a key, by date and model."""
+
+    def running(self) -> tuple[StoredTask, ...]: ...
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key's entry: its secret is not in it."""
+
+    id: str
+    name: str
+    created_at: float
+    max_concurrent: int | None = None
+    max_daily: int | None = None
+    monthly_credits: int | None = None
+    revoked_at: float | None = None
+
+
+class KeyStore(Protocol):
+    """API keys, by the SHA-256 of their secret (they are 256 random bits: nothing to guess, so no slow hash)."""
+
+    def add(self, key: ApiKey, digest: str) -> None: ...
+    def find(self, digest: str) -> ApiKey | None: ...
+    def get(self, key_id: str) -> ApiKey | None: ...
+    def all(self) -> tuple[ApiKey, ...]: ...
+    def revoke(self, key_id: str, now: float) -> bool: ...
+
+
+@dataclass(frozen=True)
+class RouterConfig:
+    """A model router of a client."""
+
+    id: str
+    key_id: str
+    slug: str
+    name: str
+    description: str | None
+    settings: Mapping[str, JsonValue]
+    version: int
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True)
+class RouterDecision:
+    """One request that a router decided, as its log shows it. `body` is the entry in wire form."""
+
+    id: str
+    router_id: str
+    created_at: float
+    body: Mapping[str, JsonValue]
+
+
+class RouterStore(Protocol):
+    """Model routers and their log. Slugs are unique within a key; lists are newest first; a cursor is opaque."""
+
+    def create(self, router: RouterConfig) -> bool:
+        """False when the slug is taken."""
+
+    def get(self, key_id: str, router_id: str) -> RouterConfig | None: ...
+    def by_slug(self, key_id: str, slug: str) -> RouterConfig | None: ...
+    def list(self, key_id: str, limit: int, cursor: str | None) -> tuple[tuple[RouterConfig, ...], str | None]: ...
+    def update(self, router: RouterConfig, expected_version: int) -> bool: ...
+    def delete(self, key_id: str, router_id: str) -> bool: ...
+    def log(self, decision: RouterDecision) -> None: ...
+    def decisions(
+        self, router_id: str, limit: int, cursor: str | None
+    ) -> tuple[tuple[RouterDecision, ...], str | None]: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A collection of tasks, or a bulk run behind one id (`run_uri` is then where it writes)."""
+
+    id: str
+    key_id: str
+    created_at: float
+    total: int
+    quote_usd: float
+    status: Status = Status.PENDING
+    webhook_url: str | None = None
+    manifest_uri: str | None = None
+    run_uri: str | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    billed_usd: float = 0.0
+    finished_at: float | None = None
+    failure: str = ""
+
+
+class BatchStore(Protocol):
+    """Batches. Those of queued tasks get status and counts from the tasks; those of bulk runs from `update`."""
+
+    def create(self, batch: Batch) -> None: ...
+    def get(self, batch_id: str, key_id: str | None = None) -> Batch | None: ...
+    def update(
+        self, batch_id: str, status: Status, counts: Mapping[str, int], billed_usd: float, now: float, failure: str = ""
+    ) -> None: ...
+    def unfinished_runs(self) -> tuple[Batch, ...]: ...
+    def cancel(self, batch_id: str, key_id: str | None, now: float) -> int:
+        """Cancel its unfinished tasks; returns how many."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that a client was told it may send."""
+
+    id: str
+    key_id: str
+    filename: str
+    object_key: str
+    created_at: float
+    expires_at: float
+    content_type: str = ""
+    upload_bytes: int | None = None
+
+
+class UploadStore(Protocol):
+    def add(self, upload: Upload) -> None: ...
+    def get(self, upload_id: str) -> Upload | None: ...
+    def complete(self, upload_id: str, content_type: str, upload_bytes: int) -> None: ...
+    def expired(self, now: float) -> tuple[Upload, ...]: ...
+    def remove(self, upload_id: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A webhook message until it was delivered: at least once."""
+
+    id: str
+    url: str
+    key_id: str
+    payload: str
+    created_at: float
+    due_at: float
+    attempts: int = 0
+    last_error: str = ""
+    delivered_at: float | None = None
+    given_up: bool = False
+
+
+class DeliveryStore(Protocol):
+    def due(self, now: float, limit: int = 100, *, claim_s: float = 60.0) -> tuple[Delivery, ...]:
+        """Those due, claimed for `claim_s`: another deliverer leaves them alone until then."""
+
+    def add(self, delivery: Delivery) -> None: ...
+    def delivered(self, delivery_id: str, now: float) -> None: ...
+    def failed(self, delivery_id: str, error: str, due_at: float | None) -> None:
+        """`due_at` None: given up."""
+
+    def counts(self) -> Mapping[str, int]:
+        """waiting, delivered, given_up."""
+
+
+class NoteStore(Protocol):
+    """Small named JSON values: the fleet's last state, calibration, ETA regimes, webhook secrets, drain flags."""
+
+    def read(self, name: str) -> JsonValue: ...
+    def write(self, name: str, value: JsonValue) -> None: ...
+    def read_many(self, prefix: str) -> Mapping[str, JsonValue]: ...
+
+
+class Store(Protocol):
+    """All of them, over one database."""
+
+    tasks: TaskStore
+    keys: KeyStore
+    routers: RouterStore
+    batches: BatchStore
+    uploads: UploadStore
+    deliveries: DeliveryStore
+    notes: NoteStore
+
+    def close(self) -> None: ...
