@@ -1,16 +1,16 @@
 """Plan a whole manifest with Ray Data: chunks in, render batches and row parts in the store, counts on the driver."""
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import ray
 
-from cluster.bulk_pools import bulk_pool_sizes, bulk_wall_s
+from cluster.bulk_pools import ActorPool, BulkPlan, BulkWork, plan_pools
 from cluster.cost import Load, best_batch, predict
 from cluster.topology import Topology
 from pipelines.index import DONE, DUPLICATE, NEW, FingerprintIndex, pack
@@ -71,11 +71,21 @@ class ChunkPlan:
 
 
 @dataclass(frozen=True)
+class PoolSpans:
+    """A pool of actors, on one accelerator type if it is given, and what it renders."""
+
+    variant: str
+    accelerator: str | None
+    actors: int
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
 class RunPlan:
     """A planned run: what it is quoted at, and what each pool renders."""
 
     quote: RunQuote
-    spans: dict[str, tuple[Span, ...]]
+    pools: tuple[PoolSpans, ...]
     chunk_rows: tuple[int, ...]
     rejected_sample: tuple[str, ...]
     plan_s: float = field(default=0.0, compare=False)
@@ -258,24 +268,12 @@ def _summed(
         )
         for group, counts in sorted(by_group.items(), key=lambda pair: _group_order(pair[0]))
     )
-    # A pool goes through its groups one after the other: compiled graphs and caches are by shape.
-    spans: dict[str, list[Span]] = defaultdict(list)
-    for quote in groups:
-        for count in by_group[quote.group]:
-            if count.span is not None:
-                spans[quote.group.variant].append(count.span)
-    work_s: dict[str, float] = defaultdict(float)
-    batches: dict[str, int] = defaultdict(int)
-    for quote in groups:
-        work_s[quote.group.variant] += quote.gpu_s / (catalog[quote.group.variant].needs.gpus or 1.0)
-        batches[quote.group.variant] += quote.batches
-    for name in work_s:
+    for name in sorted({quote.group.variant for quote in groups}):
         if (why := topology.why_not(catalog[name], options.device)) is not None:
             raise ConfigError(why)
-    sizes = bulk_pool_sizes(work_s, batches, catalog.variants, topology, options.device)
-    loads = {name: _load_s(catalog[name], topology, options.device) for name in work_s}
-    load_gpu_s = sum(loads[n] * sizes[n] * (catalog[n].needs.gpus or 1.0) for n in work_s)
-    load_usd = sum(loads[n] * sizes[n] * catalog[n].price_usd_per_gpu_hour / 3600 for n in work_s)
+    pools = _pool_plan(groups, catalog, topology, options.device)
+    load_gpu_s = sum(p.load_s * p.actors * (catalog[p.variant].needs.gpus or 1.0) for p in pools.pools)
+    load_usd = sum(p.load_s * p.actors * catalog[p.variant].price_usd_per_gpu_hour / 3600 for p in pools.pools)
     return RunPlan(
         quote=RunQuote(
             rows=sum(p.rows for p in plans),
@@ -284,27 +282,61 @@ def _summed(
             duplicates=sum(p.duplicates for p in plans),
             rejected=sum(p.rejected for p in plans),
             groups=groups,
-            actors=sizes,
+            actors=pools.actors,
             gpu_s=sum(q.gpu_s for q in groups) + load_gpu_s,
             usd=sum(q.usd for q in groups) + load_usd,
-            wall_s=bulk_wall_s(work_s, loads, sizes, catalog.variants, topology, options.device),
-            measured=all(catalog[n].cost.measured for n in work_s),
+            wall_s=pools.wall_s,
+            bound_s=pools.bound_s,
+            measured=all(catalog[p.variant].cost.measured for p in pools.pools),
         ),
-        spans={name: tuple(found) for name, found in spans.items()},
+        pools=hand_out(pools.pools, {q.group: [c.span for c in by_group[q.group] if c.span] for q in groups}),
         chunk_rows=tuple(p.rows for p in plans),
         rejected_sample=tuple(said for p in plans for said in p.rejected_sample)[:10],
         plan_s=plan_s,
     )
 
 
+def _pool_plan(groups: Sequence[GroupQuote], catalog: Catalog, topology: Topology, device: str) -> BulkPlan:
+    """The pools for the quoted groups, whose batches take as long on each accelerator type as it says there."""
+    kinds = {*topology.accelerators, topology.accelerator}
+    works: list[BulkWork] = []
+    load_s: dict[str, dict[str, float]] = {}
+    for quote in groups:
+        variant, group = catalog[quote.group.variant], quote.group
+        batch_s = {}
+        for kind in kinds:
+            where = quoted_on(variant, kind, device)
+            clips = quote.tasks / quote.batches
+            cost = predict(variant, where, group.shape, group.steps, group.guidance, quote.batch_size, load=Load.WARM)
+            batch_s[where] = cost.per_clip_s * clips
+            load_s.setdefault(group.variant, {})[where] = cost.load_s
+        works.append(BulkWork(group.key, group.variant, quote.batches, batch_s))
+    return plan_pools(works, load_s, catalog.variants, topology, device)
+
+
+def hand_out(pools: Sequence[ActorPool], spans: Mapping[Group, Sequence[Span]]) -> tuple[PoolSpans, ...]:
+    """Cut every group's spans between the pools that share it. A pool goes through its groups in their order, one after
+    the other: compiled graphs and caches are by shape."""
+    queues = {group: deque(found) for group, found in spans.items()}
+    mine: list[PoolSpans] = []
+    for pool in pools:
+        taken: list[Span] = []
+        for group, queue in queues.items():
+            wanted = pool.batches.get(group.key, 0) if group.variant == pool.variant else 0
+            while wanted > 0 and queue:
+                span = queue.popleft()
+                count = min(wanted, span.stop - span.start)
+                taken.append(replace(span, stop=span.start + count))
+                wanted -= count
+                if span.start + count < span.stop:
+                    queue.appendleft(replace(span, start=span.start + count))
+        mine.append(PoolSpans(pool.variant, pool.accelerator, pool.actors, tuple(taken)))
+    return tuple(mine)
+
+
 def _group_order(group: Group) -> tuple[Any, ...]:
     # The longest clips first within a variant, so that the tail of the run is made of short ones.
     return group.variant, -group.shape.pixels * group.frames * group.steps, group.key
-
-
-def _load_s(variant: Variant, topology: Topology, device: str) -> float:
-    where = quoted_on(variant, topology.accelerator, device)
-    return predict(variant, where, variant.shape.default(), variant.steps, variant.guidance, load=Load.WARM).load_s
 
 
 class _Index(FingerprintIndex):

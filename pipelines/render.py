@@ -1,4 +1,4 @@
-"""Render a planned run: one streaming Ray Data execution, one actor pool per variant, joined by a union.
+"""Render a planned run: one streaming Ray Data execution, an actor pool per variant and accelerator type, in a union.
 
 Every item that Ray Data moves is a reference to some render batches in the store; every item that comes back is a
 handful of counts. Frames never leave the actor that rendered them.
@@ -99,10 +99,10 @@ def _dataset(
     # Our own watchdog knows a slow step from a dead one; Ray Data's only knows that no block came.
     context.execution_no_progress_timeout_s = 7 * 24 * 3600
     branches = []
-    for name, spans in plan.spans.items():
-        variant = catalog[name]
-        items = cut_spans(spans, plan.quote.actors[name])
-        size = min(plan.quote.actors[name], len(items))
+    for pool in plan.pools:  # in this order: actors that find no room wait until a pool before them has drained
+        variant = catalog[pool.variant]
+        items = cut_spans(pool.spans, pool.actors)
+        size = min(pool.actors, len(items))
         spec = StageSpec(variant, out, config, options.device, started_at, options.stall_timeout_s, wrap)
         branches.append(
             ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
@@ -116,7 +116,7 @@ def _dataset(
                     enable_true_multi_threading=True,
                 ),
                 fn_constructor_kwargs={"spec": spec, "monitor": monitor},
-                **_resources(variant, options.device),
+                **_resources(variant, options.device, pool.accelerator),
                 # Every task may cost two processes before it is quarantined; beyond that something else is wrong.
                 max_restarts=2 + 2 * sum(item["tasks"] for item in items),
                 max_task_retries=2 + 2 * max(item["tasks"] for item in items),
@@ -125,13 +125,13 @@ def _dataset(
     return branches[0].union(*branches[1:]) if len(branches) > 1 else branches[0]
 
 
-def _resources(variant: Variant, device: str) -> dict[str, Any]:
+def _resources(variant: Variant, device: str, accelerator: str | None) -> dict[str, Any]:
     needs = variant.needs
     resources: dict[str, Any] = {"num_cpus": needs.cpus}
     if needs.gpus and device != "cpu":
         resources["num_gpus"] = needs.gpus
-        if needs.accelerator_type:
-            resources["accelerator_type"] = needs.accelerator_type
+        if kind := accelerator or needs.accelerator_type:
+            resources["accelerator_type"] = kind
     if needs.memory_gib:
         resources["memory"] = int(needs.memory_gib * 2**30)
     return resources

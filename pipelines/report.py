@@ -44,7 +44,8 @@ def quote_table(quote: RunQuote, rejected: Iterable[str] = ()) -> RenderableType
         f"{quote.rows} rows: {quote.to_render} to render, {quote.already_done} done already, "
         f"{quote.duplicates} the same as another row, {quote.rejected} rejected",
         f"actors: {pools}",
-        f"with loading: {quote.gpu_s:.1f} GPU-seconds, {quote.usd:.4f} USD, done in about {duration(quote.wall_s)}",
+        f"with loading: {quote.gpu_s:.1f} GPU-seconds, {quote.usd:.4f} USD, done in about {duration(quote.wall_s)} "
+        f"(no schedule here ends before {duration(quote.bound_s)})",
     ]
     if not quote.measured and quote.groups:
         lines.append("(from the architecture, not from measurements: `rushes calibrate` makes this exact)")

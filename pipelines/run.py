@@ -93,7 +93,7 @@ def render(
         _note_run(store, options, plan, started_at, {"status": Status.RUNNING.value})
         progress, lost = Progress(), 0
         try:
-            if plan.spans:
+            if plan.quote.to_render:
                 progress, snapshot = render_plan(
                     plan, options, catalog, out, config, lambda s, p: watcher.rendering(s, p, plan.quote), wrap
                 )

@@ -60,6 +60,7 @@ class RunQuote(_Frozen):
     gpu_s: float
     usd: float
     wall_s: float = Field(description="seconds until the last clip, loading included")
+    bound_s: float = Field(default=0.0, description="no schedule of these batches on this cluster ends sooner")
     measured: bool = Field(description="False when a cost is a prior from the architecture, not a measurement")
 
 

@@ -1,10 +1,7 @@
-"""What the cluster has, and how a bulk run shares it out."""
+"""What the cluster has."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cluster.bulk_pools import bulk_pool_sizes, bulk_wall_s
 from cluster.topology import Topology, topology_of
 from schemas.catalog import Latent, Needs, Variant
 from schemas.shape import ShapeRule
@@ -50,26 +47,3 @@ def test_a_variant_that_cannot_be_placed_says_why(needs: Variant, said: str) -> 
 
     assert re.search(said, CLUSTER.why_not(needs) or "")
     assert CLUSTER.why_not(needs, device="cpu") is None
-
-
-def test_the_pool_that_would_finish_last_gets_the_next_actor() -> None:
-    variants = {"slow": variant("slow", 1), "quick": variant("quick", 1)}
-    sizes = bulk_pool_sizes({"slow": 500.0, "quick": 100.0}, {"slow": 99, "quick": 99}, variants, CLUSTER)
-    assert sizes == {"slow": 5, "quick": 1}
-
-
-def test_no_pool_is_larger_than_its_batches() -> None:
-    sizes = bulk_pool_sizes({"v": 500.0}, {"v": 2}, {"v": variant("v", 1)}, CLUSTER)
-    assert sizes == {"v": 2}
-
-
-@given(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0.1, 1e4), min_size=1), st.integers(1, 20))
-def test_every_pool_has_an_actor_and_together_they_take_no_more_than_there_is(
-    work_s: dict[str, float], batches: int
-) -> None:
-    variants = {name: variant(name, 1) for name in work_s}
-    sizes = bulk_pool_sizes(work_s, dict.fromkeys(work_s, batches), variants, CLUSTER)
-    assert all(1 <= size <= max(1, batches) for size in sizes.values())
-    assert sum(sizes.values()) <= max(CLUSTER.gpus, len(work_s))
-    wall_s = bulk_wall_s(work_s, dict.fromkeys(work_s, 0.0), sizes, variants, CLUSTER)
-    assert wall_s >= sum(work_s.values()) / CLUSTER.gpus - 1e-6
