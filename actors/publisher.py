@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from actors.encoder import EncoderSettings, encode, poster
+from actors.encoder import EncoderSettings, encode, poster, read_metadata
 from actors.renderer import Rendered, TaskFailure
 from schemas.catalog import Variant
 from schemas.clip import Clip, ClipFormat, Record, Status, Timings
-from schemas.errors import CancelledError
+from schemas.errors import CancelledError, MediaError
 from schemas.task import Group, Task
 from storage import keys
 from storage.store import ObjectStore
@@ -29,6 +29,13 @@ class RecordWriter(Protocol):
     """The part of the ledger that a publisher needs."""
 
     def write(self, record: Record) -> object: ...
+
+
+class ClipNames(Protocol):
+    """Where clips go: `storage.keys` has one such pair for bulk runs and one for the endpoint."""
+
+    def clip(self, variant: str, fingerprint: str, suffix: str) -> str: ...
+    def poster(self, variant: str, fingerprint: str) -> str: ...
 
 
 class Publisher:
@@ -46,6 +53,7 @@ class Publisher:
         revision: str,
         *,
         settings: EncoderSettings = EncoderSettings(),  # noqa: B008 (frozen)
+        names: ClipNames = keys.BULK_NAMES,
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -54,6 +62,7 @@ class Publisher:
         self._variant = variant
         self._revision = revision
         self._settings = settings
+        self._names = names
         self._clock = clock
         self._now = now
 
@@ -67,8 +76,8 @@ class Publisher:
         task, group = rendered.task, rendered.group
         clip_format = ClipFormat(group.clip_format)
         timings = Timings(queue_s=queue_s, load_s=load_s, render_s=rendered.render_s)
-        key = keys.clip(self._variant.name, task.fingerprint, clip_format.suffix)
-        poster_key = keys.poster(self._variant.name, task.fingerprint)
+        key = self._names.clip(self._variant.name, task.fingerprint, clip_format.suffix)
+        poster_key = self._names.poster(self._variant.name, task.fingerprint)
         with tempfile.TemporaryDirectory(prefix=f"rushes-{task.fingerprint[:_SHORT_FINGERPRINT]}-") as folder:
             path = Path(folder, f"clip.{clip_format.suffix}")
             started = self._clock()
@@ -77,13 +86,13 @@ class Publisher:
             image = poster(rendered.frames)
             encoded = self._clock()
             self._store.put(poster_key, image, "image/jpeg")
-            digest, clip_bytes = self._put_once(key, path, clip_format.content_type)
+            digest, clip_bytes, variant = self._put_once(key, path, clip_format.content_type)
             stored = self._clock()
         held_s = rendered.render_s + rendered.lost_s + load_s
         record = Record(
             fingerprint=task.fingerprint,
             status=Status.SUCCEEDED,
-            variant=self._variant.name,
+            variant=variant,
             revision=self._revision,
             seed=task.seed,
             attempts=attempts + rendered.attempts,
@@ -126,14 +135,20 @@ class Publisher:
         self._ledger.write(record)
         return record
 
-    def _put_once(self, key: str, path: Path, content_type: str) -> tuple[str, int]:
-        """Store the file unless the clip is there already; SHA-256 and size of what is there afterwards."""
+    def _put_once(self, key: str, path: Path, content_type: str) -> tuple[str, int, str]:
+        """Store the file unless the clip is there already; SHA-256, size and variant of what is there afterwards."""
         if self._store.put(key, path, content_type, if_absent=True):
             with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
-        # Another process was first. Its file has other timings in it, so the record must describe that one.
-        data = self._store.get(key)
-        return hashlib.sha256(data).hexdigest(), len(data)
+                return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size, self._variant.name
+        # Another process was first. Its file has other timings in it, so the record must describe that one; where
+        # tasks may change their variant between attempts, it may even be another variant's.
+        self._store.download(key, path)
+        try:
+            variant = str(read_metadata(path).get("variant", self._variant.name))
+        except MediaError:
+            variant = self._variant.name
+        data = path.read_bytes()
+        return hashlib.sha256(data).hexdigest(), len(data), variant
 
     def _metadata(self, rendered: Rendered, timings: Timings) -> dict[str, Any]:
         """What goes into the file: enough to render it again."""

@@ -8,10 +8,16 @@
     ├── results/<run_id>/part-00000.parquet            one row per manifest row
     ├── rejects/<run_id>/part-00000.jsonl              rows that never became a task
     ├── failures/<fingerprint>.json                    tasks that failed for good, with all that is known
+    ├── tasks/<task id>/clip.mp4                       the endpoint's: one object a task, its poster.jpg beside it
     └── ledger/
         ├── records/<xx>/<fingerprint>.json            the task succeeded
         ├── records/<xx>/<fingerprint>.<digest>.json   a try of it ended otherwise
         └── compacted/<name>.parquet                   many records in one file
+
+An endpoint keeps its clips alike, and beside them what clients sent:
+
+    ├── inputs/<sha256>.<ext>                          checked media that tasks read
+    └── uploads/<id>                                   files sent ahead of a task, until they expire
 
 `<xx>` is the fingerprint's first two digits: a folder of a million files is slow everywhere.
 """
@@ -22,12 +28,15 @@ from urllib.parse import quote
 RUN = "run.json"
 CONTACT_SHEET = "contact-sheet.png"
 CLIPS = "clips/"
+TASKS = "tasks/"
 PLAN = "plan/"
 RESULTS = "results/"
 REJECTS = "rejects/"
 FAILURES = "failures/"
 RECORDS = "ledger/records/"
 COMPACTED = "ledger/compacted/"
+INPUTS = "inputs/"
+UPLOADS = "uploads/"
 
 _RECORD = re.compile(r"ledger/records/[^/]+/(?P<fingerprint>[^/.]+)(?P<tried>\.[^/.]+)?\.json")
 
@@ -40,6 +49,35 @@ def clip(variant: str, fingerprint: str, suffix: str = "mp4") -> str:
 def poster(variant: str, fingerprint: str, suffix: str = "jpg") -> str:
     """The still image of a clip, beside it."""
     return f"{CLIPS}{_part(variant)}/{fingerprint[:2]}/{fingerprint}.poster.{suffix}"
+
+
+class BulkNames:
+    """Clips of bulk runs: by variant and fingerprint."""
+
+    def clip(self, variant: str, fingerprint: str, suffix: str) -> str:
+        return clip(variant, fingerprint, suffix)
+
+    def poster(self, variant: str, fingerprint: str) -> str:
+        return poster(variant, fingerprint)
+
+
+class TaskNames:
+    """Clips of the endpoint: by task id alone, so that a task has one whichever variant an attempt went to."""
+
+    def clip(self, variant: str, fingerprint: str, suffix: str) -> str:  # noqa: ARG002
+        return f"{task_prefix(fingerprint)}clip.{suffix}"
+
+    def poster(self, variant: str, fingerprint: str) -> str:  # noqa: ARG002
+        return f"{task_prefix(fingerprint)}poster.jpg"
+
+
+BULK_NAMES = BulkNames()
+TASK_NAMES = TaskNames()
+
+
+def task_prefix(task_id: str) -> str:
+    """Everything that is stored for a task of the endpoint."""
+    return f"{TASKS}{_part(task_id)}/"
 
 
 def plan(run_id: str, name: str) -> str:
@@ -106,6 +144,15 @@ def is_quarantined_record(key: str) -> bool:
 
 def compacted(name: str) -> str:
     return f"{COMPACTED}{name}.parquet"
+
+
+def media_input(digest: str, suffix: str) -> str:
+    """Media that a task reads, by the SHA-256 of its bytes: sent twice, stored once. `suffix` without its dot."""
+    return f"{INPUTS}{_part(digest)}.{suffix}"
+
+
+def upload(upload_id: str) -> str:
+    return f"{UPLOADS}{_part(upload_id)}"
 
 
 def _part(name: str) -> str:
