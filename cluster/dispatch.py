@@ -210,6 +210,13 @@ class Dispatcher:
         self.timelines.finish(place, now_s)
         return self._next(place, now_s) or self._steal(place, now_s)
 
+    def extend(self, replica: Replica, work_s: float, now_s: float) -> None:
+        """What the replica has just started takes `work_s` in all: others of its kind joined it in one model call."""
+        place = self.timelines.place.get(replica)
+        if place is not None:
+            self.timelines.extend(place, now_s + work_s)
+            self._starts.clear()
+
     def withdraw(self, task: int, now_s: float) -> None:
         """A queued task was cancelled."""
         self.timelines.withdraw(task, now_s)

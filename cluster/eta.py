@@ -74,6 +74,14 @@ class EtaBook:
         bound_s = raw_s * ratios.quantile(self._levels[regime], math.exp(1.2816 * spread))
         return Eta(estimate_s, max(bound_s, estimate_s), regime, raw_s)
 
+    def table(self) -> tuple[tuple[float, float], ...]:
+        """(median, bound) of actual over raw seconds by regime, for who quotes elsewhere; zeros where nothing is
+        known yet."""
+        return tuple(
+            (ratios.quantile(0.5, 1.0), ratios.quantile(level, 1.0)) if ratios.ordered else (0.0, 0.0)
+            for ratios, level in zip(self._ratios, self._levels, strict=True)
+        )
+
     def complete(self, eta: Eta, actual_s: float) -> None:
         """A task was done `actual_s` after its admission."""
         self._ratios[eta.regime].add(actual_s / eta.raw_s)

@@ -181,6 +181,12 @@ class Timelines:
         self.free_s[place] = lane.until_s + lane.pending_s
         return planned if load_s == planned.load_s else planned._replace(load_s=load_s)
 
+    def extend(self, place: int, until_s: float) -> None:
+        """What runs on the replica ends at `until_s` instead."""
+        lane = self.lanes[place]
+        lane.until_s = until_s
+        self.free_s[place] = until_s + lane.pending_s
+
     def finish(self, place: int, now_s: float) -> None:
         """The replica is free, earlier or later than predicted, and its queue with it."""
         lane = self.lanes[place]
