@@ -21,3 +21,7 @@ class DailyLimitError(PermanentError):
 
 class AddressError(PermanentError):
     """A URL that we do not call: not HTTPS, no domain, or an address that is not public."""
+
+
+class UnauthorizedError(PermanentError):
+    """No API key, or one that is unknown or revoked: 401. The message never repeats what was sent."""

@@ -1,0 +1,155 @@
+"""Webhooks: messages on the end of a task or batch, signed as Standard Webhooks wants, delivered at least once.
+
+The store keeps a message until somebody answered 2xx for it or `max_attempts` were made. A deliverer that dies leaves
+its claims to run out; whoever takes them then sends again, under the same `webhook-id`.
+"""
+
+import asyncio
+import base64
+import logging
+import random
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from time import time
+
+import httpx
+from standardwebhooks import Webhook
+
+from schemas.errors import InvalidRequestError, Issue
+from serve.config import ServeConfig
+from serve.errors import AddressError, StoreUnavailableError
+from serve.keys import derived, load_secret
+from serve.net import Deadline, Outbound, parse_target
+from serve.store.contract import Delivery, Store
+
+PREFIX = "whsec_"
+
+_AT_ONCE = 32
+_ANSWER_BYTES = 4096  # read so that the receiver sees its answer taken; never looked at
+_CLAIM_MARGIN_S = 30.0
+_POLL_S = 1.0
+_MOST_DOUBLINGS = 30
+
+log = logging.getLogger(__name__)
+
+
+def check_webhook_url(url: str, *, allow_private: bool = False, path: str = "webhookUrl") -> str:
+    """The URL, if it is one that may be called; its addresses are checked at each call. InvalidRequestError else."""
+    try:
+        parse_target(url, allow_private=allow_private)
+    except AddressError as error:
+        raise InvalidRequestError((Issue(path, str(error), "webhook_url"),)) from error
+    return url
+
+
+def webhook_secret(store: Store, config: ServeConfig, key_id: str) -> str:
+    """What the owner of a key verifies messages with: `whsec_…`.
+
+    The configured one for everybody when there is one; otherwise each key has its own, so that no client can sign in
+    the endpoint's name for another. Blocking.
+    """
+    if config.webhooks.secret is not None:
+        return config.webhooks.secret
+    return PREFIX + base64.b64encode(derived(load_secret(store), "webhook", key_id)).decode()
+
+
+class Deliverer:
+    """Sends what is due. Several may run: a message is claimed by one at a time. Blocking: give it a thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        config: ServeConfig,
+        now: Callable[[], float] = time,
+        *,
+        outbound: Outbound | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store, self._config, self._now, self._jitter = store, config, now, jitter
+        self._outbound = outbound or Outbound(allow_private=config.media.allow_private)
+        self._signers: dict[str, Webhook] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set. A store that is away for a while is waited for."""
+        while not stop.is_set():
+            try:
+                sent = self.run_once()
+            except StoreUnavailableError as error:
+                log.warning("webhooks wait for the store: %s", error)
+                sent = 0
+            if not sent:
+                stop.wait(_POLL_S)
+
+    def run_once(self) -> int:
+        """Send what is due now, side by side; how many attempts were made."""
+        claim_s = self._config.webhooks.timeout_s + _CLAIM_MARGIN_S
+        due = self._store.deliveries.due(self._now(), _AT_ONCE, claim_s=claim_s)
+        if due:
+            asyncio.run(self._send_all(due))
+        return len(due)
+
+    async def _send_all(self, due: tuple[Delivery, ...]) -> None:
+        await asyncio.gather(*(self._deliver(delivery) for delivery in due))
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        try:
+            failure, gone = await self._attempt(delivery)
+        except Exception as error:  # one message must not stop the others
+            log.exception("webhook %s", delivery.id)
+            failure, gone = type(error).__name__, False
+        try:
+            if failure is None:
+                await asyncio.to_thread(self._store.deliveries.delivered, delivery.id, self._now())
+                return
+            due_at = None if gone else self.next_at(delivery)
+            await asyncio.to_thread(self._store.deliveries.failed, delivery.id, failure, due_at)
+        except StoreUnavailableError as error:
+            # The claim runs out, and it is sent again: at least once.
+            log.warning("webhook %s: its outcome was not kept: %s", delivery.id, error)
+            return
+        level = logging.WARNING if due_at is None else logging.INFO
+        end = "given up" if due_at is None else "will be tried again"
+        log.log(level, "webhook %s: attempt %d: %s; %s", delivery.id, delivery.attempts + 1, failure, end)
+
+    def next_at(self, delivery: Delivery) -> float | None:
+        """When to try again after a failed attempt: doubling, each between half and the whole. None: never."""
+        settings = self._config.webhooks
+        made = delivery.attempts + 1
+        if made >= settings.max_attempts:
+            return None
+        wait_s = min(settings.most_s, settings.base_s * 2 ** min(made - 1, _MOST_DOUBLINGS))
+        return self._now() + wait_s * (0.5 + 0.5 * self._jitter())
+
+    async def _attempt(self, delivery: Delivery) -> tuple[str | None, bool]:
+        """What went wrong (None: nothing), and whether the receiver wants no more of it."""
+        sent_at = datetime.fromtimestamp(int(self._now()), UTC)
+        signer = await asyncio.to_thread(self._signer, delivery.key_id)
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": delivery.id,
+            "webhook-timestamp": str(int(sent_at.timestamp())),
+            "webhook-signature": signer.sign(delivery.id, sent_at, delivery.payload),
+        }
+        timeout_s = self._config.webhooks.timeout_s
+        try:
+            async with self._outbound.call(
+                "POST", delivery.url, Deadline(timeout_s), headers=headers, body=delivery.payload.encode()
+            ) as answer:
+                if 200 <= answer.status < 300:
+                    return None, False
+                await answer.head(_ANSWER_BYTES)
+                redirect = ", and redirects are not followed" if 300 <= answer.status < 400 else ""
+                return f"answered {answer.status}{redirect}", answer.status == 410
+        except AddressError as error:
+            return str(error), False  # DNS may be mended
+        except TimeoutError:
+            return f"no answer within {timeout_s:g} s", False
+        except (httpx.TransportError, httpx.InvalidURL, OSError) as error:
+            return f"no answer: {type(error).__name__}", False
+
+    def _signer(self, key_id: str) -> Webhook:
+        signer = self._signers.get(key_id)
+        if signer is None:
+            signer = self._signers[key_id] = Webhook(webhook_secret(self._store, self._config, key_id))
+        return signer
