@@ -1,0 +1,90 @@
+"""A task as a row, and back."""
+
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
+from sqlalchemy import Select, select
+
+from schemas.clip import Status
+from schemas.request import Request
+from schemas.task import Group
+from serve.config import DAY_S
+from serve.store.database import AnyRow
+from serve.store.tables import tasks
+from serve.tasks import Constraints, NewTask, Offer, Outcome, StoredTask
+
+_STORY = TypeAdapter(tuple[dict[str, JsonValue], ...])
+# Columns that are not fields of a StoredTask, or not under their own names.
+_NOT_FIELDS = frozenset({"day", "billed_usd", "dead", "body", "render_group", "cancelled_at"})
+_COLUMNS = [column for column in tasks.c if column.name not in {"day", "billed_usd", "dead"}]
+_FIELDS = tuple(column.name for column in _COLUMNS if column.name not in _NOT_FIELDS)
+
+
+class _Body(BaseModel):
+    """What never changes after acceptance."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+    request: Request
+    constraints: Constraints
+    offer: Offer
+
+
+def select_tasks() -> Select[Any]:
+    """The columns that `stored_task` reads."""
+    return select(*_COLUMNS)
+
+
+def row_of(task: NewTask, seq: int, status: Status, now: float) -> dict[str, object]:
+    """A new task's row; what is not named has its default."""
+    body = _Body(request=task.request, constraints=task.constraints, offer=task.offer)
+    return {
+        "seq": seq,
+        "id": task.id,
+        "key_id": task.key_id,
+        "kind": task.kind,
+        "model": task.model,
+        "status": status.value,
+        "priority": task.priority,
+        "seed": task.seed,
+        "batch_id": task.batch_id,
+        "router_id": task.router_id,
+        "webhook_url": task.webhook_url,
+        "created_at": now,
+        "day": day_of(now),
+        "body": body.model_dump_json(),
+        "render_group": task.group.model_dump_json(),
+    }
+
+
+def as_stored(task: NewTask, seq: int, status: Status, now: float) -> StoredTask:
+    """A new task as a later `get` would read it."""
+    fields = {name: getattr(task, name) for name in NewTask.model_fields}
+    return StoredTask.model_validate(
+        fields | {"seq": seq, "status": status, "created_at": now, "story": task.offer.story}
+    )
+
+
+def stored_task(row: AnyRow) -> StoredTask:
+    columns = row._mapping
+    body = _Body.model_validate_json(columns["body"])
+    fields: dict[str, Any] = {name: columns[name] for name in _FIELDS}
+    fields["request"], fields["constraints"], fields["offer"] = body.request, body.constraints, body.offer
+    fields["group"] = _group(columns["render_group"])
+    fields["cancelled"] = columns["cancelled_at"] is not None
+    story, outcome = columns["story"], columns["outcome"]
+    fields["story"] = body.offer.story if story is None else _STORY.validate_json(story)
+    fields["outcome"] = None if outcome is None else Outcome.model_validate_json(outcome)
+    return StoredTask.model_validate(fields)
+
+
+def day_of(instant: float) -> int:
+    """UTC days since the epoch."""
+    return int(instant // DAY_S)
+
+
+@lru_cache(maxsize=1024)
+def _group(text: str) -> Group:
+    # Few distinct groups, many tasks; one instance also keeps its key.
+    return Group.model_validate_json(text)

@@ -1,0 +1,309 @@
+"""Tasks: accepted, looked up, queued, throttled, counted. Their leases and ends are in `leases.py`."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    text,
+    union_all,
+    update,
+)
+
+from schemas.clip import Status
+from serve.config import DAY_S
+from serve.errors import DailyLimitError, IdempotencyError
+from serve.store import tables
+from serve.store.contract import Counts, Idempotency, Submitted
+from serve.store.database import AnyRow, Database, reading, writing
+from serve.store.leases import Leases
+from serve.store.rows import as_stored, row_of, select_tasks, stored_task
+from serve.tasks import NewTask, StoredTask
+
+MOST_AHEAD = 10_000
+_TASKS = tables.tasks
+# Postgres. The first: whoever numbers tasks holds it, shared, until their commit is seen.
+_HOLD_ORDER = text("SELECT pg_advisory_xact_lock_shared(1920300904)")
+_SETTLE_ORDER = text("SELECT pg_advisory_xact_lock(1920300904)")
+_HOLD_KEY = text("SELECT pg_advisory_xact_lock(1920300904, hashtext(:key))")
+_NEXT_SEQS = text("SELECT nextval('task_seq') FROM generate_series(1, :n)")
+_LAST_SEQ = text("SELECT last_value FROM task_seq")
+_LARGEST_SEQ = select(func.coalesce(func.max(_TASKS.c.seq), 0))
+
+_PENDING = _TASKS.c.status == literal_column(f"'{Status.PENDING}'")
+_ADD = insert(_TASKS)
+_GET = select_tasks().where(_TASKS.c.id == bindparam("id"), _TASKS.c.deleted.is_(False))
+_GET_MANY = select_tasks().where(_TASKS.c.id.in_(bindparam("ids", expanding=True)))
+_QUEUE = (
+    select_tasks()
+    .where(_PENDING, _TASKS.c.seq > bindparam("after"), _TASKS.c.seq <= bindparam("last"))
+    .order_by(_TASKS.c.seq)
+    .limit(bindparam("n"))
+)
+_AGAIN = (
+    select_tasks()
+    .where(_PENDING, _TASKS.c.attempts > literal_column("0"), _TASKS.c.not_before <= bindparam("now"))
+    .order_by(_TASKS.c.not_before)
+)
+_AHEAD = select(func.count()).select_from(
+    union_all(
+        select(literal(1)).where(_PENDING, _TASKS.c.priority > bindparam("priority")),
+        select(literal(1)).where(_PENDING, _TASKS.c.priority == bindparam("priority"), _TASKS.c.seq < bindparam("seq")),
+    )
+    .limit(MOST_AHEAD)
+    .subquery()
+)
+_UNTHROTTLED = (
+    select(func.count())
+    .select_from(_TASKS)
+    .where(_TASKS.c.key_id == bindparam("key"), _TASKS.c.status.in_((Status.PENDING.value, Status.RUNNING.value)))
+)
+_MADE_SINCE = (
+    select(func.count())
+    .select_from(_TASKS)
+    .where(_TASKS.c.key_id == bindparam("key"), _TASKS.c.created_at >= bindparam("since"))
+)
+_THROTTLED = _TASKS.c.status == literal_column(f"'{Status.THROTTLED}'")
+_THROTTLED_OF = (
+    select(_TASKS.c.seq)
+    .where(_THROTTLED, _TASKS.c.key_id == bindparam("key"))
+    .order_by(_TASKS.c.seq)
+    .limit(bindparam("n"))
+    .with_for_update(skip_locked=True)  # one that is being cancelled is none to release
+)
+_THROTTLED_KEYS = select(_TASKS.c.key_id).where(_THROTTLED).distinct().order_by(_TASKS.c.key_id)
+_RELEASE = (
+    update(_TASKS).where(_TASKS.c.seq == bindparam("old")).values(seq=bindparam("new"), status=Status.PENDING.value)
+)
+_BY_SEQ = select_tasks().where(_TASKS.c.seq.in_(bindparam("seqs", expanding=True))).order_by(_TASKS.c.seq)
+_HIDE = update(_TASKS).where(_TASKS.c.id == bindparam("task"), _TASKS.c.deleted.is_(False)).values(deleted=True)
+_REPRICE = (
+    update(_TASKS)
+    .where(_TASKS.c.id == bindparam("task"), _TASKS.c.status.in_((Status.PENDING.value, Status.THROTTLED.value)))
+    .values(render_group=bindparam("group"), story=bindparam("told"))
+)
+_USAGE = (
+    select(_TASKS.c.day, _TASKS.c.model, func.count(), func.sum(_TASKS.c.billed_usd))
+    .where(
+        _TASKS.c.key_id == bindparam("key"),
+        _TASKS.c.created_at >= bindparam("start"),
+        _TASKS.c.created_at < bindparam("before"),
+    )
+    .group_by(_TASKS.c.day, _TASKS.c.model)
+    .order_by(_TASKS.c.day, _TASKS.c.model)
+)
+_SEEN = select(tables.idempotency.c.digest, tables.idempotency.c.task_ids).where(
+    tables.idempotency.c.key_id == bindparam("key"), tables.idempotency.c.name == bindparam("name")
+)
+
+
+class SqlTasks(Leases):
+    """`TaskStore` over a database."""
+
+    def __init__(self, db: Database) -> None:
+        super().__init__(db)
+        self._remember = db.insert(tables.idempotency).on_conflict_do_nothing()
+
+    @writing
+    def submit(
+        self,
+        connection: Connection,
+        tasks: Sequence[NewTask],
+        now: float,
+        *,
+        idempotency: Idempotency | None = None,
+        max_live: int | None = None,
+        max_since: tuple[float, int] | None = None,
+    ) -> Submitted:
+        if not tasks:
+            return Submitted(())
+        key_id = tasks[0].key_id
+        if any(task.key_id != key_id for task in tasks):
+            raise ValueError("tasks of several keys in one submit")
+        if idempotency is not None:
+            seen = self._seen(connection, key_id, [task.id for task in tasks], idempotency, now)
+            if seen is not None:
+                return Submitted(seen, replayed=True)
+        free = self._room(connection, key_id, len(tasks), max_live, max_since)
+        stored = [
+            as_stored(task, seq, Status.PENDING if place < free else Status.THROTTLED, now)
+            for place, (task, seq) in enumerate(zip(tasks, self._numbers(connection, len(tasks)), strict=True))
+        ]
+        connection.execute(_ADD, [row_of(task, task.seq, task.status, now) for task in stored])
+        return Submitted(tuple(stored))
+
+    @reading
+    def get(self, connection: Connection, task_id: str, key_id: str | None = None) -> StoredTask | None:
+        row = connection.execute(_GET, {"id": task_id}).one_or_none()
+        return None if row is None or (key_id is not None and row.key_id != key_id) else stored_task(row)
+
+    @reading
+    def get_many(self, connection: Connection, task_ids: Sequence[str]) -> tuple[StoredTask, ...]:
+        """In the order given, without those that do not exist; deleted ones are in it, and say so."""
+        return _in_order(connection, task_ids)
+
+    @reading
+    def position(self, connection: Connection, task: StoredTask) -> int:
+        if task.status not in (Status.PENDING, Status.THROTTLED):
+            return 0
+        return connection.execute(_AHEAD, {"priority": task.priority, "seq": task.seq}).scalar_one()
+
+    def pending(self, after_seq: int = 0, limit: int = 5000) -> tuple[StoredTask, ...]:
+        last = self._settled_seq()
+
+        def work(connection: Connection) -> Sequence[AnyRow]:
+            return connection.execute(_QUEUE, {"after": after_seq, "last": last, "n": limit}).all()
+
+        return tuple(map(stored_task, self._db.read(work)))
+
+    @reading
+    def waiting_again(self, connection: Connection, now: float) -> tuple[StoredTask, ...]:
+        return tuple(map(stored_task, connection.execute(_AGAIN, {"now": now})))
+
+    @writing
+    def delete(self, connection: Connection, task_id: str, key_id: str | None) -> bool:
+        statement = _HIDE if key_id is None else _HIDE.where(_TASKS.c.key_id == key_id)
+        return connection.execute(statement, {"task": task_id}).rowcount > 0
+
+    @writing
+    def release(
+        self,
+        connection: Connection,
+        key_id: str,
+        max_live: int,
+        now: float,  # noqa: ARG002 - the contract's; nothing of a release is kept
+    ) -> tuple[StoredTask, ...]:
+        free = self._room(connection, key_id, 0, max_live, None)
+        if free <= 0:
+            return ()
+        old = connection.execute(_THROTTLED_OF, {"key": key_id, "n": int(free)}).scalars().all()
+        if not old:
+            return ()
+        new = self._numbers(connection, len(old))
+        connection.execute(_RELEASE, [{"old": was, "new": seq} for was, seq in zip(old, new, strict=True)])
+        return tuple(map(stored_task, connection.execute(_BY_SEQ, {"seqs": new})))
+
+    @reading
+    def throttled_keys(self, connection: Connection) -> tuple[str, ...]:
+        return tuple(connection.execute(_THROTTLED_KEYS).scalars())
+
+    @writing
+    def reprice(self, connection: Connection, task_id: str, group: str, story: str) -> None:
+        connection.execute(_REPRICE, {"task": task_id, "group": group, "told": story})
+
+    @reading
+    def counts(self, connection: Connection, key_id: str | None = None) -> Counts:
+        by_status = select(_TASKS.c.status, func.count()).group_by(_TASKS.c.status)
+        dead = select(func.count()).select_from(_TASKS).where(text("dead = 1" if self._db.is_sqlite else "dead"))
+        if key_id is not None:
+            by_status, dead = by_status.where(_TASKS.c.key_id == key_id), dead.where(_TASKS.c.key_id == key_id)
+        found: dict[str, int] = dict(connection.execute(by_status).all())
+        return Counts({status: found.get(status, 0) for status in Status}, connection.execute(dead).scalar_one())
+
+    @reading
+    def recent(
+        self,
+        connection: Connection,
+        limit: int = 20,
+        *,
+        statuses: Sequence[Status] = (),
+        key_id: str | None = None,
+        batch_id: str | None = None,
+        before_seq: int | None = None,
+    ) -> tuple[StoredTask, ...]:
+        statement = select_tasks().where(_TASKS.c.deleted.is_(False)).order_by(_TASKS.c.seq.desc()).limit(limit)
+        if statuses:
+            statement = statement.where(_TASKS.c.status.in_([status.value for status in statuses]))
+        if key_id is not None:
+            statement = statement.where(_TASKS.c.key_id == key_id)
+        if batch_id is not None:
+            statement = statement.where(_TASKS.c.batch_id == batch_id)
+        if before_seq is not None:
+            statement = statement.where(_TASKS.c.seq < before_seq)
+        return tuple(map(stored_task, connection.execute(statement)))
+
+    @reading
+    def usage(
+        self, connection: Connection, key_id: str, start: float, before: float
+    ) -> tuple[tuple[str, str, int, float], ...]:
+        rows = connection.execute(_USAGE, {"key": key_id, "start": start, "before": before})
+        return tuple((_date(day), model, count, float(billed)) for day, model, count, billed in rows)
+
+    def _seen(
+        self, connection: Connection, key_id: str, task_ids: list[str], idempotency: Idempotency, now: float
+    ) -> tuple[StoredTask, ...] | None:
+        """Remember the client's key with these tasks; where it was there already, the tasks of then."""
+        entry = {
+            "key_id": key_id,
+            "name": idempotency.key,
+            "digest": idempotency.digest,
+            "task_ids": json.dumps(task_ids),
+            "created_at": now,
+        }
+        # The insert waits for one of the same key that is under way: of two submits one finds the other's tasks.
+        if connection.execute(self._remember, entry).rowcount > 0:
+            return None
+        digest, ids = connection.execute(_SEEN, {"key": key_id, "name": idempotency.key}).one()
+        if digest != idempotency.digest:
+            raise IdempotencyError("this Idempotency-Key was used with another body")
+        return _in_order(connection, json.loads(ids))
+
+    def _room(
+        self,
+        connection: Connection,
+        key_id: str,
+        wanted: int,
+        max_live: int | None,
+        max_since: tuple[float, int] | None,
+    ) -> float:
+        """How many more tasks of a key may be PENDING. What is counted stays true until the transaction ends."""
+        if max_live is None and max_since is None:
+            return float("inf")
+        if not self._db.is_sqlite:
+            connection.execute(_HOLD_KEY, {"key": key_id})
+        if max_since is not None:
+            since, most = max_since
+            made = connection.execute(_MADE_SINCE, {"key": key_id, "since": since}).scalar_one()
+            if made + wanted > most:
+                raise DailyLimitError(f"{most} tasks a day, {made} made, {wanted} more asked for", since + DAY_S)
+        if max_live is None:
+            return float("inf")
+        return max_live - connection.execute(_UNTHROTTLED, {"key": key_id}).scalar_one()
+
+    def _numbers(self, connection: Connection, n: int) -> list[int]:
+        """The next n seqs. Whoever sees one of them committed sees all smaller ones, by `_settled_seq`."""
+        if self._db.is_sqlite:
+            largest = connection.execute(_LARGEST_SEQ).scalar_one()
+            return list(range(largest + 1, largest + 1 + n))
+        connection.execute(_HOLD_ORDER)
+        return list(connection.execute(_NEXT_SEQS, {"n": n}).scalars())
+
+    def _settled_seq(self) -> int:
+        """A seq up to which nothing is under way: a reader that goes on from there misses no task.
+
+        Postgres hands out numbers before their rows are committed, and transactions overtake each other.
+        """
+        if self._db.is_sqlite:
+            return 2**62
+
+        def work(connection: Connection) -> int:
+            connection.execute(_SETTLE_ORDER)
+            return connection.execute(_LAST_SEQ).scalar_one()
+
+        return self._db.write(work)
+
+
+def _in_order(connection: Connection, task_ids: Sequence[str]) -> tuple[StoredTask, ...]:
+    found = {row.id: stored_task(row) for row in connection.execute(_GET_MANY, {"ids": list(task_ids)})}
+    return tuple(found[task_id] for task_id in task_ids if task_id in found)
+
+
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()
