@@ -193,6 +193,10 @@ def rank_by_price(accelerator: str, device: str, variant: Variant, group: Group)
     return seconds * variant.price_usd_per_gpu_hour or _FREE_RANK + seconds
 
 
+def _rank(catalog: Catalog, accelerator: str, device: str, variant: Variant, group: Group) -> float:
+    return rank_by_price(accelerator, device, catalog[variant.name], group)
+
+
 def can_run(topology: Topology, device: str, variant: Variant) -> bool:
     """Whether one actor of the variant can be placed at all."""
     return topology.why_not(variant, device) is None
@@ -205,10 +209,11 @@ def plan_run(
     *,
     out: str | None,
     done_in: str | None = None,
+    auto_by: Catalog | None = None,
     on_progress: Callable[[int, int, int], None] = lambda chunks, of, rows: None,
 ) -> RunPlan:
     """Plan a manifest on the connected Ray cluster. What the ledger in `done_in` holds is left out; with `out` None
-    nothing is written.
+    nothing is written. `auto` is chosen by the costs of `auto_by`, where `catalog`'s change from run to run.
 
     Raises ConfigError for an empty or unreadable manifest, or when a variant that rows name cannot run here.
     """
@@ -218,7 +223,7 @@ def plan_run(
     chunks = find_chunks(options.manifest, options.limit)
     rules = PlanRules(
         catalog=catalog,
-        rank=partial(rank_by_price, topology.accelerator, options.device),
+        rank=partial(_rank, auto_by or catalog, topology.accelerator, options.device),
         may_run=partial(can_run, topology, options.device),
         variant=options.variant,
         snap=options.snap,

@@ -13,7 +13,7 @@ from actors.monitor import Snapshot
 from cluster.connect import connected
 from cluster.topology import Topology
 from models.model import Model
-from pipelines.calibration import calibrated
+from pipelines.calibration import calibrated, learn, learnt
 from pipelines.contact_sheet import SheetEntry, contact_sheet
 from pipelines.planner import RunPlan, plan_run
 from pipelines.render import Progress, RunStoppedError, render_plan
@@ -62,8 +62,15 @@ def estimate(options: RunOptions, watcher: Watcher = Watcher(), topology: Topolo
     config = read_config()
     catalog = open_catalog(options.catalog, config)
     with connected(options.address) as there:
-        topology = topology or there
-        return plan_run(options, catalog, topology, out=None, done_in=options.out or None, on_progress=watcher.planning)
+        return plan_run(
+            options,
+            learnt(catalog, config.cache_dir),
+            topology or there,
+            out=None,
+            done_in=options.out or None,
+            auto_by=catalog,
+            on_progress=watcher.planning,
+        )
 
 
 def render(
@@ -86,7 +93,15 @@ def render(
     with connected(options.address) as topology:
         if options.device == "cuda" and not topology.gpus:
             raise ConfigError("--device cuda: the cluster has no GPU; available: auto, cpu")
-        plan = plan_run(options, catalog, topology, out=out, done_in=out, on_progress=watcher.planning)
+        plan = plan_run(
+            options,
+            learnt(catalog, config.cache_dir),
+            topology,
+            out=out,
+            done_in=out,
+            auto_by=catalog,
+            on_progress=watcher.planning,
+        )
         watcher.quoted(plan)
         if plan.quote.to_render and not watcher.confirm(plan.quote):
             raise DeclinedError("nothing was rendered: the quote was not accepted")
@@ -104,6 +119,15 @@ def render(
             )
             raise
         totals = write_results(out, options.run_id, plan)
+        if progress.clips and len(topology.accelerators) < 2:  # with several types rows do not say which one it was
+            accelerator = "cpu" if options.device == "cpu" else topology.accelerator
+            learn(
+                config.cache_dir,
+                catalog,
+                accelerator,
+                plan.quote.groups,
+                read_table(store, keys.results_part(options.run_id, 0)),
+            )
     sheet = _write_contact_sheet(store, options)
     summary = RunSummary(
         run_id=options.run_id,

@@ -10,6 +10,12 @@ from cluster.topology import Topology
 from tests.s3_server import S3Server, find_weed
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test starts knowing nothing: runs learn from what earlier ones took."""
+    monkeypatch.setenv("RUSHES_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """A real S3 server for the session. Without the program: skipped on a laptop, failed where CI is set."""
