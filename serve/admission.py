@@ -1,0 +1,415 @@
+"""Whether a request is taken, by which variant, for how much and until when: decided before it is stored.
+
+    request + constraints → names → shape → route → quote → ETA → a NewTask, or a refusal that says what would do
+
+`Admission.consider` decides and changes nothing; `Admission.accepted` is told of what was stored, so that a burst
+between two notes of the dispatcher is not quoted as if the queue were empty. Both are quick (well below a
+millisecond), thread-safe, and read the store at most every `REFRESH_S`.
+"""
+
+import math
+import secrets
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from pydantic import JsonValue
+
+from cluster.cost import Cost, Load, predict
+from cluster.eta import Eta, EtaBook, regime_of
+from cluster.quote import quote
+from cluster.routing import Choice
+from cluster.story import Reason, Story
+from cluster.terms import PoolView, Terms, Wanted
+from schemas.catalog import Catalog, Variant
+from schemas.clip import ClipFormat
+from schemas.errors import InvalidRequestError, Issue, TransientError
+from schemas.request import Mode, Request, Settings
+from schemas.resolve import resolve
+from schemas.task import Group
+from serve.config import ServeConfig
+from serve.fleet import NOTE, FleetReport
+from serve.fleet_view import FleetView
+from serve.store.contract import Store
+from serve.tasks import Constraints, NewTask, Offer
+from serve.wire.base import closest
+from serve.wire.instants import iso
+
+REFRESH_S = 0.5
+_SLACK_S = 2.0  # between a refusal and the client's next try
+
+
+class RefusedError(InvalidRequestError):
+    """No variant would do within the constraints. `choice` is the whole account."""
+
+    def __init__(self, issues: tuple[Issue, ...], choice: Choice) -> None:
+        self.choice = choice
+        super().__init__(issues)
+
+
+class NoCapacityError(TransientError):
+    """Every pool that could render the request is down."""
+
+    def __init__(self, message: str, choice: Choice) -> None:
+        self.choice = choice
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Where a request would go, and what the client is told."""
+
+    request: Request
+    constraints: Constraints
+    group: Group
+    offer: Offer
+    choice: Choice
+    story: Story
+
+    def as_task(
+        self,
+        *,
+        key_id: str,
+        kind: str,
+        model: str,
+        task_id: str | None = None,
+        batch_id: str | None = None,
+        router_id: str | None = None,
+        webhook_url: str | None = None,
+    ) -> NewTask:
+        """The task to store. Without a seed in the request it gets a random one."""
+        seed = self.request.seed
+        return NewTask(
+            id=task_id or str(uuid.uuid4()),
+            key_id=key_id,
+            kind=kind,
+            model=model,
+            request=self.request,
+            constraints=self.constraints,
+            group=self.group,
+            offer=self.offer,
+            priority=self.request.priority,
+            seed=secrets.randbits(32) if seed is None else seed,
+            batch_id=batch_id,
+            router_id=router_id,
+            webhook_url=webhook_url,
+        )
+
+
+class Admission:
+    """The decisions of one ingress."""
+
+    def __init__(self, config: ServeConfig, catalog: Catalog, store: Store | None, now: Callable[[], float]) -> None:
+        """`store` gives the dispatcher's notes; without one the fleet is what `config` says it will be."""
+        self.catalog = catalog
+        self.served = served_catalog(config, catalog)
+        self._store = store
+        self._now = now
+        self._lock = threading.Lock()
+        self._view = FleetView(config, self.served, self._estimate)
+        self._read_at = -math.inf
+        self._groups: dict[str, Group] = {}
+        self._fit = lru_cache(maxsize=4096)(self._fit_uncached)
+        self._prior = EtaBook()
+
+    # -- the fleet -----------------------------------------------------------------------------------------------
+
+    def fleet(self) -> FleetReport:
+        """The dispatcher's last note, no older than `REFRESH_S` unless it has stopped writing them."""
+        with self._lock:
+            self._refresh(self._now())
+            return self._view.report
+
+    def pools(self) -> tuple[PoolView, ...]:
+        """As routing sees them now."""
+        with self._lock:
+            self._refresh(self._now())
+            return self._view.pools
+
+    def accepted(self, tasks: Iterable[NewTask]) -> None:
+        """These were stored: until the dispatcher's next note their work counts as waiting."""
+        with self._lock:
+            now = self._now()
+            for task in tasks:
+                self._view.add(task.offer.pool, task.offer.gpu_s, now)
+
+    def forget(self) -> None:
+        """Read the dispatcher's note again at the next decision, however new the last one is."""
+        with self._lock:
+            self._read_at = -math.inf
+
+    def _refresh(self, now: float) -> None:
+        if self._store is None or 0 <= now - self._read_at < REFRESH_S:
+            return
+        note = self._store.notes.read(NOTE)
+        self._read_at = now
+        if note is not None:
+            self._view.update(FleetReport.model_validate(note))
+
+    # -- decisions -----------------------------------------------------------------------------------------------
+
+    def decide(
+        self,
+        request: Request,
+        constraints: Constraints,
+        *,
+        key_id: str,
+        kind: str,
+        model: str | None = None,
+        clip_format: ClipFormat = ClipFormat.MP4,
+        batch_id: str | None = None,
+        router_id: str | None = None,
+        webhook_url: str | None = None,
+    ) -> NewTask:
+        """As `consider`, as the task to store."""
+        return self.consider(request, constraints, clip_format).as_task(
+            key_id=key_id,
+            kind=kind,
+            model=model or request.variant,
+            batch_id=batch_id,
+            router_id=router_id,
+            webhook_url=webhook_url,
+        )
+
+    def consider(
+        self, request: Request, constraints: Constraints, clip_format: ClipFormat = ClipFormat.MP4
+    ) -> Decision:
+        """Decide; nothing changes.
+
+        Raises InvalidRequestError (RefusedError where routing refused), whose paths are fields of `Request`, or
+        `max_credits`, `deadline`, `allow`, `deny`; NoCapacityError when all that could render it is down.
+        """
+        constraints = self._named_constraints(constraints)
+        has_image, has_video = request.image is not None, request.video is not None
+        settings = request.settings
+        mode = settings.mode or _implied(has_image, has_video)
+        named = self._named(settings, mode)
+        groups, issues = self._fit(settings.model_copy(update={"variant": "auto"}), has_image, has_video, clip_format)
+        if named is not None and named not in groups and named in issues:
+            raise InvalidRequestError(self._with_able(issues[named], mode))
+        if named is None and not groups:
+            raise InvalidRequestError(self._with_able(next(iter(issues.values())), mode))
+        terms = Terms(
+            mode=mode,
+            variant=named or "auto",
+            steps=settings.num_inference_steps,
+            guidance=settings.guidance_scale,
+            has_image=has_image,
+            has_video=has_video,
+            allow=constraints.allow,
+            deny=(*constraints.deny, *issues),
+            min_quality=constraints.min_quality,
+            fall_back=constraints.fall_back,
+            fallbacks=self._fallbacks(named),
+            prefer=constraints.prefer,
+            skip_busy=constraints.skip_busy,
+        )
+        with self._lock:
+            now = self._now()
+            self._refresh(now)
+            self._groups = groups
+            choice, eta, cost = self._choose(Wanted(terms, constraints.max_usd, constraints.deadline_at), now)
+            pool = self._view.pool(choice.pool or "")
+            price = pool.price_usd_per_hour
+            position = self._view.queued(pool.name, now)
+        assert choice.variant is not None
+        story = choice.story
+        said = quote(cost, price)
+        entries: tuple[dict[str, JsonValue], ...] = tuple(_json(entry) for entry in story.as_log())
+        offer = Offer(
+            variant=choice.variant,
+            pool=pool.name,
+            usd=said.usd,
+            gpu_s=said.gpu_s,
+            wait_s=choice.start_s - now,
+            eta_at=now + eta.estimate_s,
+            eta_p90_at=now + eta.p90_s,
+            position=position,
+            regime=eta.regime,
+            raw_s=eta.raw_s,
+            reason=(story.reason if named is None else choice.reason).value,
+            sentence=choice.sentence,
+            story=entries,
+        )
+        return Decision(request, constraints, groups[choice.variant], offer, choice, story)
+
+    # -- names ---------------------------------------------------------------------------------------------------
+
+    def _named(self, settings: Settings, mode: Mode) -> str | None:
+        """The name of the variant that was asked for; None for auto."""
+        if settings.variant == "auto":
+            return None
+        variant = self.catalog.find(settings.variant)
+        if variant is None:
+            # The closest name first: that is the suggestion.
+            near = closest(settings.variant, self.served.names)
+            names = tuple(dict.fromkeys((*((near,) if near else ()), *self.served.names)))
+            unknown = Issue("variant", f"unknown model {settings.variant!r}", "unknown_model", names)
+            raise InvalidRequestError((unknown,))
+        if self.served.find(variant.name) is None and not any(map(self.served.find, variant.fallbacks)):
+            able = tuple(v.name for v in self.served.variants.values() if mode in v.modes)
+            raise InvalidRequestError(
+                (Issue("variant", f"{settings.variant} is not served here", "not_served", ("auto", *able)),)
+            )
+        return variant.name
+
+    def _fallbacks(self, named: str | None) -> tuple[str, ...] | None:
+        """Where a named variant is not served, what the whole catalog gives in its place."""
+        if named is None or self.served.find(named) is not None:
+            return None
+        return self.catalog[named].fallbacks
+
+    def _named_constraints(self, constraints: Constraints) -> Constraints:
+        """Aliases in the lists replaced by names."""
+        if constraints.allow is None and not constraints.deny:
+            return constraints
+
+        def names(path: str, given: tuple[str, ...]) -> tuple[str, ...]:
+            found = []
+            for name in given:
+                variant = self.catalog.find(name)
+                if variant is None:
+                    near = closest(name, self.served.names[1:])
+                    choices = tuple(dict.fromkeys((*((near,) if near else ()), *self.served.names[1:])))
+                    raise InvalidRequestError((Issue(path, f"unknown model {name!r}", "unknown_model", choices),))
+                found.append(variant.name)
+            return tuple(dict.fromkeys(found))
+
+        allow = None if constraints.allow is None else names("allow", constraints.allow)
+        return constraints.model_copy(update={"allow": allow, "deny": names("deny", constraints.deny)})
+
+    def _with_able(self, issues: tuple[Issue, ...], mode: Mode) -> tuple[Issue, ...]:
+        """An issue of the mode becomes one of the variant, with those that would do."""
+        able = tuple(v.name for v in self.served.variants.values() if mode in v.modes)
+        return tuple(
+            Issue("variant", issue.message + ("" if able else "; no model served here does"), "mode", able)
+            if issue.path == "mode"
+            else issue
+            for issue in issues
+        )
+
+    # -- shapes and seconds --------------------------------------------------------------------------------------
+
+    def _fit_uncached(
+        self, settings: Settings, has_image: bool, has_video: bool, clip_format: ClipFormat
+    ) -> tuple[dict[str, Group], dict[str, tuple[Issue, ...]]]:
+        """What each served variant would render, its shape snapped to its rule, or why it cannot."""
+        groups: dict[str, Group] = {}
+        issues: dict[str, tuple[Issue, ...]] = {}
+        for name in self.served.variants:
+            try:
+                groups[name] = resolve(
+                    settings.model_copy(update={"variant": name}),
+                    self.served,
+                    has_image=has_image,
+                    has_video=has_video,
+                    rank=lambda variant, group: 0.0,
+                    snap=True,
+                    clip_format=clip_format,
+                )
+            except InvalidRequestError as error:
+                issues[name] = error.issues
+        return groups, issues
+
+    def _estimate(self, pool: PoolView, wanted: Wanted) -> float:  # noqa: ARG002  (the groups are those of `wanted`)
+        name = pool.variant.name
+        return _cost(self.served[name], pool.accelerator, self._groups[name]).execution_s
+
+    # -- routing -------------------------------------------------------------------------------------------------
+
+    def _choose(self, wanted: Wanted, now: float) -> tuple[Choice, Eta, Cost]:
+        """The choice whose p90 keeps the deadline. Raises where there is none."""
+        router = self._view.router(wanted.terms)
+        aimed = wanted
+        for _ in range(4):
+            choice = router.choose(aimed, now)
+            if not choice.routed:
+                break
+            eta, cost = self._eta(choice, now)
+            if now + eta.p90_s <= wanted.deadline_s:
+                return replace(choice, wanted=wanted), eta, cost
+            # Routing counts in raw seconds; what this choice would need is so many times longer.
+            aimed = aimed._replace(deadline_s=now + (wanted.deadline_s - now) * min(0.99, eta.raw_s / eta.p90_s))
+        else:
+            choice = router.choose(aimed._replace(deadline_s=now), now)
+        raise self._refusal(replace(choice, wanted=wanted), router.choose(wanted._replace(deadline_s=math.inf), now))
+
+    def _eta(self, choice: Choice, now: float) -> tuple[Eta, Cost]:
+        assert choice.variant is not None
+        pool = self._view.pool(choice.pool or "")
+        cost = _cost(pool.variant, pool.accelerator, self._groups[choice.variant])
+        own_s = cost.execution_s + cost.encode_s
+        raw_s = max(choice.start_s - now + own_s, 1e-3)
+        regime = regime_of(raw_s, own_s)
+        ratios = self._view.report.ratios
+        if regime < len(ratios) and min(ratios[regime]) > 0:
+            median, bound = ratios[regime]
+            return Eta(raw_s * median, raw_s * max(median, bound), regime, raw_s), cost
+        return self._prior.admit(raw_s, own_s), cost
+
+    def _refusal(self, choice: Choice, anytime: Choice) -> RefusedError | NoCapacityError:
+        """`anytime`: what would be chosen without a deadline."""
+        wanted, now = choice.wanted, choice.now_s
+        if anytime.routed:
+            eta, _ = self._eta(anytime, now)
+            at = now + eta.p90_s + max(_SLACK_S, 0.05 * eta.p90_s)
+            earliest = iso(math.ceil(at)) or ""
+            text = f"cannot be kept: the earliest that nine of ten times is kept is {earliest}"
+            late = Issue("deadline", text, "deadline_cannot_be_kept", (earliest,))
+            return RefusedError((late,), replace(choice, reason=Reason.TOO_LATE, earliest_s=at))
+        if anytime.reason is Reason.NO_CAPACITY:
+            return NoCapacityError(f"{anytime.sentence}; try again later", anytime)
+        dear = [candidate.usd for candidate in anytime.candidates if candidate.usd > wanted.max_usd]
+        if dear:
+            least = math.ceil(min(dear) * 100 - 1e-9)
+            text = f"no model renders this for so little: the least is {least} credits"
+            return RefusedError((Issue("max_credits", text, "price", (str(least),)),), anytime)
+        path = _emptied_path(anytime.story)
+        names = tuple(v.name for v in self.served.variants.values() if wanted.terms.mode in v.modes)
+        return RefusedError((Issue(path, anytime.sentence, "no_eligible_model", names),), anytime)
+
+
+def served_catalog(config: ServeConfig, catalog: Catalog) -> Catalog:
+    """The part of the catalog that this endpoint serves. Raises KeyError for a variant that is not in it."""
+    names = dict.fromkeys(catalog[name].name for name in config.pools.variants)
+    kept: dict[str, Variant] = {}
+    for name in names:
+        variant = catalog[name]
+        fallbacks = tuple(f for f in variant.fallbacks if catalog[f].name in names)
+        kept[name] = variant.model_copy(update={"fallbacks": fallbacks})
+    return Catalog(variants=kept)
+
+
+_COSTS: dict[tuple[str, str, str], tuple[Variant, Cost]] = {}
+
+
+def _cost(variant: Variant, accelerator: str, group: Group) -> Cost:
+    """Predicted once per variant, accelerator and group. A variant hashes slowly, its identity does not."""
+    key = (variant.name, accelerator, group.key)
+    found = _COSTS.get(key)
+    if found is not None and found[0] is variant:
+        return found[1]
+    cost = predict(variant, accelerator, group.shape, group.steps, group.guidance, load=Load.NONE)
+    if len(_COSTS) > 8192:
+        _COSTS.clear()
+    _COSTS[key] = variant, cost
+    return cost
+
+
+def _implied(has_image: bool, has_video: bool) -> Mode:
+    if has_video:
+        return Mode.VIDEO_TO_VIDEO
+    return Mode.IMAGE_TO_VIDEO if has_image else Mode.TEXT_TO_VIDEO
+
+
+def _emptied_path(story: Story) -> str:
+    emptied = story.emptied_by
+    if "allow_deny" in emptied[:1]:
+        return "allow"
+    return "min_quality" if "quality" in emptied[:1] else "variant"
+
+
+def _json(entry: dict[str, object]) -> dict[str, JsonValue]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in entry.items()}  # type: ignore[misc]

@@ -1,0 +1,128 @@
+"""The endpoint's HTTP face: `build(context)` gives the ASGI application.
+
+HOW TO HANG ROUTES IN. A module of routes is named in `PARTS` below and has
+
+    router = APIRouter()                                   # its paths are whole: "/v1/estimates"
+    def include(app: FastAPI, context: Context) -> None:   # optional, instead: mounts, state, start-up work
+
+Inside a route:
+
+    from serve.http.routes import Caller, body_of, context_of, in_thread, json_answer
+
+    @router.post("/v1/things", **documented(ThingBody, "Make a thing", example={…}, answer={…}))
+    async def make(request: Request, key: Caller) -> Response:
+        body = await body_of(request, ThingBody)            # ThingBody(serve.wire.base.Wire): camelCase, 400 on its own
+        context = context_of(request)
+        things = await in_thread(context.store.things.all)  # the store waits: never call it on the event loop
+        return json_answer({"things": things})
+
+FastAPI's own bodies and response models work too. Whatever a route raises becomes Runway's envelope
+(`serve.http.errors.as_response`): InvalidRequestError, WireError, MediaError, AddressError → 400; UnauthorizedError →
+401; NotFoundError, ObjectMissingError → 404; IdempotencyError → 409; DailyLimitError → 429; TransientError → 503;
+anything else → 500, logged. A MediaError or AddressError with an attribute `path` (a tuple) names the field.
+
+`app.state`: `context` (Context), `metrics` (IngressMetrics). `request.state.request_id` is the id of the request.
+A task on the wire is `serve.wire.tasks.shown(task, position=…, now=…, sign=serve.http.tasks.signer(context))`.
+Start-up and shutdown: append to `app.state.starting` and `app.state.stopping` (async functions without arguments).
+"""
+
+import importlib
+import importlib.util
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from serve.context import Context
+from serve.http import errors, unavailable
+from serve.http.document import BODIES, COMPONENTS, DESCRIPTION
+from serve.http.outermost import Outermost
+from serve.metrics import IngressMetrics
+
+PARTS = (
+    "serve.http.tasks",  # first: asked for most often, and routes are tried in order
+    "serve.http.creates",
+    "serve.http.uploads",
+    "serve.http.organization",
+    "serve.http.routers",
+    "serve.http.generate",
+    "serve.http.estimates",
+    "serve.http.fleet",
+    "serve.http.batches",
+    "serve.http.events",
+    "serve.http.health",
+    "serve.http.page",
+    "serve.media.uploads",
+    "serve.media.urls",
+)
+
+Hook = Callable[[], Awaitable[None]]
+
+
+def build(context: Context) -> FastAPI:
+    """The application over `context`."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for hook in app.state.starting:
+            await hook()
+        yield
+        for hook in reversed(app.state.stopping):
+            await hook()
+
+    app = FastAPI(
+        title="Rushes",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        openapi_url="/openapi.json",
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    app.state.context = context
+    app.state.metrics = IngressMetrics()
+    app.state.starting = []
+    app.state.stopping = []
+    errors.install(app)
+    for name in PARTS:
+        _hang_in(app, context, name)
+    unavailable.include(app, context)
+    app.add_middleware(Outermost, config=context.config, answered=app.state.metrics.answered)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    return app
+
+
+def _hang_in(app: FastAPI, context: Context, name: str) -> None:
+    if importlib.util.find_spec(name) is None:
+        return
+    part: Any = importlib.import_module(name)
+    if hasattr(part, "router"):
+        app.include_router(part.router)
+    if hasattr(part, "include"):
+        part.include(app, context)
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI, with the bodies that routes read themselves."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            openapi_version="3.1.0",
+        )
+        _, schemas = models_json_schema(
+            [(model, "validation") for model in BODIES], by_alias=True, ref_template="#/components/schemas/{model}"
+        )
+        components = document.setdefault("components", {})
+        components.setdefault("schemas", {}).update(schemas.get("$defs", {}))
+        for kind, entries in COMPONENTS.items():
+            components.setdefault(kind, {}).update(entries)
+        document["security"] = [{"key": []}]
+        document["servers"] = [{"url": app.state.context.config.origin}]
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,236 @@
+"""`/v1/text_to_video`, `/v1/image_to_video`, `/v1/video_to_video`: a task, durable before the answer leaves."""
+
+import hashlib
+import math
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from cluster.terms import Preference
+from schemas.clip import ClipFormat
+from schemas.errors import InvalidRequestError, MediaError
+from schemas.request import Mode
+from schemas.request import Request as Wanted
+from serve.context import Context
+from serve.errors import AddressError
+from serve.http.errors import WIRE_NAMES, wire_issues
+from serve.http.routes import Caller, body_of, context_of, documented, in_thread, json_answer
+from serve.store.contract import ApiKey, Idempotency, Submitted
+from serve.tasks import CREDITS_PER_USD, Constraints, NewTask
+from serve.wire.base import Path, WireError, issue, issues_of
+from serve.wire.creates import Creates, ImageToVideo, Own, TextToVideo, VideoToVideo
+from serve.wire.instants import midnight
+from serve.wire.tasks import created
+
+router = APIRouter(tags=["create"])
+
+FORMATS = {
+    "mp4": ClipFormat.MP4,
+    "webm": ClipFormat.WEBM,
+    "gif": ClipFormat.GIF,
+    "png_sequence": ClipFormat.PNG,
+}
+_TEXT_EXAMPLE = {
+    "model": "embedded",
+    "promptText": "a red circle moving left on a blue background",
+    "ratio": "1280:720",
+    "duration": 2,
+    "seed": 7,
+}
+_ANSWER_EXAMPLE = {
+    "id": "17f20503-6c24-4c16-946b-35dbbce2af2f",
+    "estimatedCost": {"credits": 0, "usd": 0.0},
+    "status": "PENDING",
+    "quote": {"usd": 0.0, "credits": 0, "gpuSeconds": 0.51, "waitSeconds": 0.0},
+    "eta": "2030-01-31T12:00:01.000Z",
+    "etaP90": "2030-01-31T12:00:02.000Z",
+    "queuePosition": 0,
+    "variant": "shapes",
+    "reason": "first_choice",
+    "rendered": {"width": 128, "height": 64, "frames": 17, "fps": 8, "durationSeconds": 2.125, "steps": 16},
+    "seed": 7,
+}
+
+
+@router.post("/v1/text_to_video", **documented(TextToVideo, "A video from a text", _TEXT_EXAMPLE, _ANSWER_EXAMPLE))
+async def text_to_video(request: Request, key: Caller) -> Response:
+    body = await body_of(request, TextToVideo)
+    return await _create(request, key, body, Mode.TEXT_TO_VIDEO, prompt=body.prompt_text)
+
+
+@router.post(
+    "/v1/image_to_video",
+    **documented(
+        ImageToVideo,
+        "A video that begins with an image",
+        {**_TEXT_EXAMPLE, "promptImage": "https://example.com/first-frame.png"},
+        _ANSWER_EXAMPLE,
+    ),
+)
+async def image_to_video(request: Request, key: Caller) -> Response:
+    body = await body_of(request, ImageToVideo)
+    context = context_of(request)
+    path: Path = ("promptImage",)
+    image = await take(context, body.prompt_image[0].uri, "image", key, path)
+    return await _create(request, key, body, Mode.IMAGE_TO_VIDEO, prompt=body.prompt_text or "", image=image)
+
+
+@router.post(
+    "/v1/video_to_video",
+    **documented(
+        VideoToVideo,
+        "A video made anew",
+        {"model": "tiny-random", "promptText": "the same in winter", "videoUri": "https://example.com/clip.mp4"},
+        _ANSWER_EXAMPLE,
+    ),
+)
+async def video_to_video(request: Request, key: Caller) -> Response:
+    body = await body_of(request, VideoToVideo)
+    context = context_of(request)
+    name = "videoUri" if body.video_uri is not None else "promptVideo"
+    video = await take(context, body.video_uri or body.prompt_video or "", "video", key, (name,))
+    return await _create(
+        request, key, body, Mode.VIDEO_TO_VIDEO, prompt=body.prompt_text or "", video=video, strength=body.strength
+    )
+
+
+async def take(context: Context, uri: str, kind: str, key: ApiKey, path: Path) -> str:
+    """The validated copy of what a client named. Raises WireError at `path`."""
+    try:
+        return await context.intake.take(uri, kind, key, path)  # type: ignore[arg-type]
+    except (MediaError, AddressError) as error:
+        code = "invalid_media" if isinstance(error, MediaError) else "address_not_allowed"
+        raise WireError([issue(code, path, str(error))]) from error
+
+
+def constraints_of(body: Own, *, prefer: Preference | None = None) -> Constraints:
+    """What the client allows."""
+    return Constraints(
+        allow=body.allow_models,
+        deny=body.deny_models,
+        fall_back=body.fallback,
+        prefer=body.optimize_for or prefer or Preference.LATENCY,
+        min_quality=body.min_quality,
+        max_usd=math.inf if body.max_credits is None else body.max_credits / CREDITS_PER_USD,
+        deadline_at=math.inf if body.deadline is None else body.deadline,
+        skip_busy=body.skip_busy,
+    )
+
+
+def wanted_of(
+    body: Creates,
+    mode: Mode,
+    *,
+    prompt: str,
+    image: str | None = None,
+    video: str | None = None,
+    strength: float | None = None,
+) -> Wanted:
+    """The request as the rest of the house knows it. Raises WireError."""
+    try:
+        return Wanted(
+            mode=mode,
+            variant=body.model,
+            ratio=body.ratio,
+            num_frames=body.num_frames,
+            duration_s=body.duration,
+            fps=body.fps,
+            num_inference_steps=body.num_inference_steps,
+            guidance_scale=body.guidance_scale,
+            scheduler=body.scheduler,
+            strength=strength,
+            prompt=prompt,
+            negative_prompt=body.negative_prompt,
+            seed=body.seed,
+            image=image,
+            video=video,
+            priority=body.priority,
+        )
+    except ValidationError as error:
+        raise WireError(
+            [
+                found.model_copy(update={"path": tuple(WIRE_NAMES.get(str(part), part) for part in found.path)})
+                for found in issues_of(error)
+            ]
+        ) from error
+
+
+async def _create(
+    request: Request,
+    key: ApiKey,
+    body: Creates,
+    mode: Mode,
+    *,
+    prompt: str,
+    image: str | None = None,
+    video: str | None = None,
+    strength: float | None = None,
+) -> Response:
+    context = context_of(request)
+    wanted = wanted_of(body, mode, prompt=prompt, image=image, video=video, strength=strength)
+    constraints = constraints_of(body)
+
+    def decide() -> NewTask:
+        return context.admission.decide(
+            wanted,
+            constraints,
+            key_id=key.id,
+            kind=mode.value,
+            model=body.model,
+            clip_format=FORMATS[body.output_format],
+            webhook_url=body.webhook_url,
+        )
+
+    names = {**WIRE_NAMES, "num_frames": "numFrames" if body.num_frames is not None else "duration"}
+    if body.video_uri is None if isinstance(body, VideoToVideo) else False:
+        names["video"] = "promptVideo"
+    try:
+        task = decide()
+    except InvalidRequestError as error:
+        request.app.state.metrics.refused(_why(error))
+        raise WireError(wire_issues(error.issues, names)) from error
+    stored = await store(request, key, [task])
+    position = task.offer.position if not stored.replayed else stored.tasks[0].offer.position
+    headers = {"Idempotent-Replayed": "true"} if stored.replayed else None
+    return json_answer(created(stored.tasks[0], position), headers=headers)
+
+
+async def store(request: Request, key: ApiKey, tasks: list[NewTask]) -> Submitted:
+    """Keep the tasks within the key's limits; when it returns they are durable. An Idempotency-Key is heeded."""
+    context = context_of(request)
+    limits = context.config.limits
+    now = context.now()
+    most_daily = key.max_daily if key.max_daily is not None else limits.max_daily
+    idempotency = await _idempotency(request)
+    stored = await in_thread(
+        context.store.tasks.submit,
+        tasks,
+        now,
+        idempotency=idempotency,
+        max_live=key.max_concurrent if key.max_concurrent is not None else limits.max_concurrent,
+        max_since=None if most_daily is None else (midnight(now), most_daily),
+    )
+    if not stored.replayed:
+        context.admission.accepted(tasks)
+        request.app.state.metrics.accepted(tasks[0].kind, len(tasks))
+        context.wake()
+    return stored
+
+
+async def _idempotency(request: Request) -> Idempotency | None:
+    given = request.headers.get("idempotency-key")
+    if given is None:
+        return None
+    if not 1 <= len(given) <= 255 or not given.isprintable():
+        raise WireError(
+            [issue("invalid_header", ("Idempotency-Key",), "must be 1 to 255 printable characters")],
+            "Validation of headers failed",
+        )
+    digest = hashlib.sha256(request.url.path.encode() + b"\0" + await request.body()).hexdigest()
+    return Idempotency(key=given, digest=digest)
+
+
+def _why(error: InvalidRequestError) -> str:
+    codes = {one.code for one in error.issues}
+    return next((why for why in ("price", "deadline") if any(code.startswith(why) for code in codes)), "invalid")

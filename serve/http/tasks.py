@@ -1,0 +1,108 @@
+"""`/v1/tasks`: what became of a task, and ending it."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from schemas.clip import Status
+from serve.context import Context
+from serve.http.errors import NotFoundError
+from serve.http.routes import Caller, context_of, documented, in_thread, json_answer, no_content
+from serve.tasks import StoredTask
+from serve.wire.base import WireError, issue
+from serve.wire.tasks import Json, Sign, page, shown
+
+router = APIRouter(tags=["tasks"])
+
+MAX_PAGE = 200
+_EXAMPLE = {
+    "id": "17f20503-6c24-4c16-946b-35dbbce2af2f",
+    "status": "SUCCEEDED",
+    "createdAt": "2030-01-31T12:00:00.000Z",
+    "output": ["http://127.0.0.1:8000/clips/shapes/17/17f20503-6c24-4c16-946b-35dbbce2af2f.mp4?expires=…&signature=…"],
+    "cost": {"credits": 0, "usd": 0.0},
+}
+
+
+def signer(context: Context) -> Sign:
+    """URLs of stored clips for clients."""
+    from serve.media.urls import output_url
+
+    return lambda uri: output_url(context, uri)
+
+
+def _read(context: Context, key_id: str, task_id: str) -> tuple[StoredTask, int | None] | None:
+    tasks = context.store.tasks
+    task = tasks.get(task_id, key_id)
+    if task is None:
+        return None
+    return task, tasks.position(task) if task.status is Status.PENDING else None
+
+
+@router.get("/v1/tasks/{task_id}", **documented(None, "A task", answer=_EXAMPLE))
+async def retrieve(task_id: str, request: Request, key: Caller) -> Response:
+    context = context_of(request)
+    found = await in_thread(_read, context, key.id, task_id)
+    if found is None:
+        raise NotFoundError(f"there is no task {task_id[:100]!r}")
+    task, position = found
+    return json_answer(shown(task, position=position, now=context.now(), sign=signer(context)))
+
+
+@router.delete("/v1/tasks/{task_id}", **documented(None, "Cancel a task, or delete one that has ended", status=204))
+async def cancel(task_id: str, request: Request, key: Caller) -> Response:
+    context = context_of(request)
+
+    def end() -> bool:
+        tasks = context.store.tasks
+        before = tasks.cancel(task_id, key.id, context.now())
+        return before is not None and tasks.delete(task_id, key.id)
+
+    if not await in_thread(end):
+        raise NotFoundError(f"there is no task {task_id[:100]!r}")
+    context.wake()
+    return no_content()
+
+
+@router.get(
+    "/v1/tasks", **documented(None, "Your tasks, latest first", answer={"tasks": [_EXAMPLE], "nextCursor": None})
+)
+async def recent(
+    request: Request, key: Caller, limit: int = 20, cursor: str | None = None, status: str | None = None
+) -> Response:
+    context = context_of(request)
+    before_seq = _seq(cursor)
+    if not 1 <= limit <= MAX_PAGE:
+        raise WireError([issue("out_of_range", ("limit",), f"must be 1 to {MAX_PAGE}")], "Validation of query failed")
+    statuses = _statuses(status)
+
+    def read() -> list[tuple[StoredTask, int | None]]:
+        tasks = context.store.tasks
+        found = tasks.recent(limit + 1, statuses=statuses, key_id=key.id, before_seq=before_seq)
+        return [(task, tasks.position(task) if task.status is Status.PENDING else None) for task in found]
+
+    found = await in_thread(read)
+    now, sign = context.now(), signer(context)
+    bodies: list[Json] = [shown(task, position=position, now=now, sign=sign) for task, position in found[:limit]]
+    following = str(found[limit - 1][0].seq) if len(found) > limit else None
+    return json_answer(page(bodies, following))
+
+
+def _seq(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if not cursor.isdecimal() or len(cursor) > 18:
+        raise WireError([issue("invalid", ("cursor",), "is no cursor of an answer")], "Validation of query failed")
+    return int(cursor)
+
+
+def _statuses(text: str | None) -> tuple[Status, ...]:
+    if not text:
+        return ()
+    known = [status.value for status in Status if status is not Status.REJECTED]
+    wrong = [part for part in text.split(",") if part not in known]
+    if wrong:
+        raise WireError(
+            [issue("invalid", ("status",), f"{wrong[0][:40]!r} is no status", known, wrong[0])],
+            "Validation of query failed",
+        )
+    return tuple(Status(part) for part in text.split(","))

@@ -1,0 +1,58 @@
+"""Runway's endpoints that no variant here can serve, and paths that do not exist: a clear answer instead of a blank."""
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from serve.context import Context
+from serve.http.errors import envelope
+from serve.wire.base import closest
+
+# First parts of Runway's paths below /v1, and what they would be.
+RUNWAY = {
+    "video_upscale": "upscaling",
+    "image_upscale": "upscaling",
+    "video_to_hdr": "HDR conversion",
+    "text_to_image": "images",
+    "character_performance": "character performance",
+    "sound_effect": "sound",
+    "speech_to_speech": "speech",
+    "text_to_speech": "speech",
+    "video_to_audio": "sound",
+    "voice_dubbing": "speech",
+    "voice_isolation": "speech",
+    "voices": "voices",
+    "avatars": "avatars",
+    "avatar_conversations": "avatars",
+    "avatar_videos": "avatars",
+    "avatar_usage": "avatars",
+    "realtime_sessions": "realtime sessions",
+    "documents": "documents",
+    "recipes": "recipes",
+    "workflows": "workflows",
+    "workflow_invocations": "workflows",
+    "generate": "anything but video",
+}
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+def include(app: FastAPI, context: Context) -> None:  # noqa: ARG001
+    """Last: it matches whatever nobody else did."""
+
+    def available() -> list[str]:
+        return sorted({path for path in app.openapi()["paths"] if path.startswith("/v1/")})
+
+    async def nothing_here(request: Request) -> Response:
+        path = request.url.path
+        part = path.removeprefix("/v1/").split("/")[0]
+        paths = available()
+        if path.startswith("/v1/") and part in RUNWAY:
+            text = f"{path} is not available here: this endpoint does not serve {RUNWAY[part]}"
+        else:
+            text = f"there is no {path[:200]}"
+        more: dict[str, object] = {"available": paths}
+        found = closest(path, paths)
+        if found:
+            more["suggestion"] = found
+        return envelope(request, 404, text, more=more)
+
+    app.add_route("/{path:path}", nothing_here, methods=METHODS, include_in_schema=False)

@@ -1,0 +1,146 @@
+"""Reading a body: JSON in, a model out, or every issue with its path, its allowed values and a suggestion."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
+
+Path = tuple[str | int, ...]
+Model = TypeVar("Model", bound="Wire")
+
+
+class Wire(BaseModel):
+    """A body. Names are camelCase; a field that nobody knows is refused, so that a typo is not ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, allow_inf_nan=False)
+
+
+class WireIssue(BaseModel):
+    """One thing wrong with a request."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    path: Path
+    message: str
+    choices: tuple[str, ...] = ()
+    suggestion: str | None = None
+
+    def as_json(self) -> dict[str, JsonValue]:
+        entry: dict[str, JsonValue] = {"code": self.code, "path": list(self.path), "message": self.message}
+        if self.choices:
+            entry["choices"] = list(self.choices)
+        if self.suggestion is not None:
+            entry["suggestion"] = self.suggestion
+        return entry
+
+
+class WireError(Exception):
+    """A request that is refused with 400, in the client's own names."""
+
+    def __init__(self, issues: Sequence[WireIssue], error: str = "Validation of body failed") -> None:
+        self.issues = tuple(issues)
+        self.error = error
+        super().__init__("; ".join(issue.message for issue in self.issues) or error)
+
+
+def issue(code: str, path: str | Path, message: str, choices: Sequence[str] = (), given: object = None) -> WireIssue:
+    """`given`: what the client wrote, to find the choice that it may have meant."""
+    place: Path = (path,) if isinstance(path, str) else path
+    return WireIssue(code=code, path=place, message=message, choices=tuple(choices), suggestion=closest(given, choices))
+
+
+def closest(given: object, choices: Sequence[str]) -> str | None:
+    """The choice that `given` looks most like, or the only one there is."""
+    if not isinstance(given, str) or not choices:
+        return None
+    by_fold = {choice.casefold(): choice for choice in choices}
+    found = difflib.get_close_matches(given.casefold()[:100], list(by_fold), n=1, cutoff=0.5)
+    return by_fold[found[0]] if found else None
+
+
+def read(model: type[Model], body: bytes, context: dict[str, Any] | None = None) -> Model:
+    """The body as `model`. Raises WireError with every issue."""
+    try:
+        return model.model_validate_json(body or b"null", context=context)
+    except ValidationError as error:
+        raise WireError(issues_of(error, model)) from None
+
+
+def issues_of(error: ValidationError, model: type[BaseModel] | None = None) -> list[WireIssue]:
+    """pydantic's complaints in ours. Values the client sent are not repeated: they may be long, or secret."""
+    return [_issue_of(dict(entry), model) for entry in error.errors(include_url=False)]
+
+
+_CODES = {"missing": "required", "extra_forbidden": "unrecognized_key", "json_invalid": "invalid_json"}
+
+
+def _issue_of(entry: dict[str, Any], model: type[BaseModel] | None) -> WireIssue:
+    kind, message = str(entry["type"]), str(entry["msg"])
+    path: Path = tuple(part for part in entry["loc"] if not (isinstance(part, str) and part.startswith("function-")))
+    context = entry.get("ctx") or {}
+    choices: tuple[str, ...] = ()
+    given: object = entry.get("input")
+    if isinstance(context.get("error"), Refusal):
+        refusal: Refusal = context["error"]
+        path += refusal.within
+        return issue(refusal.code, path, str(refusal), refusal.choices, given)
+    if kind == "extra_forbidden":
+        name = str(path[-1]) if path else ""
+        owner = _model_at(model, path[:-1])
+        known = _names(owner) if owner else ()
+        unsupported = getattr(owner, "unsupported", {}) if owner else {}
+        if name in unsupported:
+            return issue("unsupported", path, f"{name} is not available here: {unsupported[name]}")
+        found = closest(name, known)
+        return WireIssue(code=_CODES[kind], path=path, message=f"{name} is not known", choices=known, suggestion=found)
+    if kind in ("literal_error", "enum"):
+        choices = tuple(part.strip(" '") for part in str(context.get("expected", "")).replace(" or ", ", ").split(","))
+        message = f"must be one of {', '.join(choices)}"
+    elif kind == "missing":
+        message = "is required"
+    elif kind == "model_type":
+        message = "must be a JSON object"
+    elif kind == "json_invalid":
+        path, message = (), f"the body is no JSON: {context.get('error', '')}".rstrip(": ")
+    elif kind == "value_error":
+        message = message.removeprefix("Value error, ")
+    return issue(_CODES.get(kind, kind), path, message, choices, given)
+
+
+class Refusal(ValueError):
+    """Raised by a field's validator: an issue with a code and choices of its own, `within` the field."""
+
+    def __init__(self, message: str, code: str = "invalid", choices: Sequence[str] = (), within: Path = ()) -> None:
+        self.code, self.choices, self.within = code, tuple(choices), within
+        super().__init__(message)
+
+
+def _names(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(field.alias or name for name, field in model.model_fields.items())
+
+
+def _model_at(model: type[BaseModel] | None, path: Path) -> type[BaseModel] | None:
+    """The model that has the field `path` ends in, following aliases."""
+    for part in path:
+        if model is None:
+            return None
+        if isinstance(part, int):
+            continue
+        field = next((f for name, f in model.model_fields.items() if (f.alias or name) == part), None)
+        model = _model_of(field) if field else None
+    return model
+
+
+def _model_of(field: FieldInfo) -> type[BaseModel] | None:
+    found: list[Any] = [field.annotation]
+    while found:
+        annotation = found.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return annotation
+        if get_origin(annotation) is not None:
+            found.extend(get_args(annotation))
+    return None

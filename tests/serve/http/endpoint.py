@@ -1,0 +1,166 @@
+"""A whole endpoint without models: a real uvicorn server over the real store, and a finisher in place of a fleet."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from schemas.catalog import Catalog, load_catalog
+from schemas.clip import Clip, Status, Timings
+from serve import keys
+from serve.admission import Admission
+from serve.config import Limits, Pools, ServeConfig
+from serve.context import Context
+from serve.fleet import NOTE, FleetReport, PoolReport
+from serve.http.app import build
+from serve.store.contract import ApiKey, Store
+from serve.store.engine import open_store
+from serve.tasks import Outcome
+from storage.store import open_store as open_objects
+
+CATALOG = Path(__file__).resolve().parents[3] / "rushes" / "catalog.toml"
+CLIP = b"\x00\x00\x00\x18ftypmp42 not really a film"
+
+
+class KeptIntake:
+    """Takes everything as it is, and what says 'bad' not at all."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, str]] = []
+
+    async def take(self, uri: str, kind: str, key: ApiKey, path: tuple[str, ...]) -> str:
+        from schemas.errors import MediaError
+
+        if "bad" in uri:
+            raise MediaError("not an image")
+        self.taken.append((uri, kind))
+        return f"s3://bucket/inputs/{kind}"
+
+
+def catalog_with(prices: dict[str, float] | None = None, **changes: dict[str, Any]) -> Catalog:
+    """The shipped catalog, with prices by variant and whatever else by `name={field: value}`."""
+    catalog = load_catalog(CATALOG)
+    variants = dict(catalog.variants)
+    for name, price in (prices or {}).items():
+        variants[name] = variants[name].model_copy(update={"price_usd_per_gpu_hour": price})
+    for name, update in changes.items():
+        name = name.replace("_", "-")
+        variants[name] = variants[name].model_copy(update=update)
+    return Catalog(variants=variants)
+
+
+def pool(variant: str, **changes: Any) -> PoolReport:
+    base = PoolReport(
+        variant=variant,
+        accelerator="cpu",
+        replicas=1,
+        starting=0,
+        busy=0,
+        queued=0,
+        backlog_s=0.0,
+        load_s=8.0,
+        healthy=True,
+    )
+    return base.model_copy(update=changes)
+
+
+@dataclass
+class Endpoint:
+    """A running server, and what is behind it."""
+
+    url: str
+    context: Context
+    secret: str
+    key: ApiKey
+    app: Any
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def store(self) -> Store:
+        return self.context.store
+
+    def note(self, *pools: PoolReport, **changes: Any) -> None:
+        """As if the dispatcher had written it just now, and it was read."""
+        report = FleetReport(at=self.context.now(), pools=pools, **changes)
+        self.store.notes.write(NOTE, report.model_dump(mode="json"))
+        self.context.admission.forget()
+
+    def another_key(self, **limits: int) -> str:
+        return keys.create(self.store, "another", self.context.now(), **limits)[1]
+
+    def finish(self, task_id: str, status: Status = Status.SUCCEEDED, **outcome: Any) -> None:
+        """What a dispatcher and a replica would do: lease the task, render it, end it."""
+        lease, variant = self.lease(task_id)
+        clip = None
+        if status is Status.SUCCEEDED:
+            key = f"clips/{variant}/{task_id}.mp4"
+            self.context.objects.put(key, CLIP, "video/mp4")
+            clip = Clip(
+                uri=self.context.objects.uri(key), sha256="0" * 64, clip_bytes=len(CLIP), width=64, height=64,
+                frames=17, fps=8,
+            )  # fmt: skip
+        ended = Outcome(status=status, variant=variant, clip=clip, timings=Timings(render_s=0.5), **outcome)
+        assert self.store.tasks.finish(task_id, lease, ended, self.context.now())
+
+    def lease(self, task_id: str) -> tuple[int, str]:
+        task = self.store.tasks.get(task_id)
+        assert task is not None
+        now = self.context.now()
+        (lease,) = self.store.tasks.lease([task.seq], "replica-1", task.offer.variant, now + 60, now)
+        return lease.epoch, task.offer.variant
+
+
+@contextmanager
+def endpoint(
+    folder: Path, catalog: Catalog | None = None, intake: Any = None, *, auth: bool = True, **changes: Any
+) -> Iterator[Endpoint]:
+    """A server on a free port over a fresh store."""
+    changes.setdefault("pools", Pools(variants=("embedded", "embedded-turbo", "tiny-random")))
+    limits = changes.pop("limits", Limits())
+    config = ServeConfig(out=str(folder / "out"), port=0, auth=auth, limits=limits, **changes)
+    catalog = catalog or catalog_with()
+    store = open_store(config.database_url)
+    secret = keys.load_secret(store)
+    context = Context(
+        config=config,
+        catalog=catalog,
+        store=store,
+        objects=open_objects(config.out),
+        admission=Admission(config, catalog, store, time.time),
+        intake=intake or KeptIntake(),
+        secret=secret,
+    )
+    key, bearer = keys.create(store, "test", time.time())
+    with listening(context) as (url, app, context):
+        yield Endpoint(url, context, bearer, key, app)
+    store.close()
+
+
+@contextmanager
+def listening(context: Context) -> Iterator[tuple[str, Any, Context]]:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        context = replace(context, config=context.config.model_copy(update={"port": port}))
+        app = build(context)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        for _ in range(500):
+            if server.started:
+                break
+            time.sleep(0.01)
+        assert server.started
+        try:
+            yield url, app, context
+        finally:
+            server.should_exit = True
+            thread.join(10)
