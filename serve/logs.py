@@ -8,7 +8,6 @@ Whatever a library logs meanwhile carries the ids too. Nothing here logs a reque
 
 import json
 import logging
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +15,12 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
 
+from serve.redaction import redacted
+
 __all__ = ["configure", "context", "current"]
 
 _IDS: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("rushes_ids", default=())
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-# A key as `rushes keys create` prints it, a webhook secret, a bearer header, the password in a database URL.
-_SECRET = re.compile(
-    r"(?i)(bearer\s+|\bkey_|\bwhsec_|://[^/\s:@]+:)[^\s\"'@,;]+|([?&](?:sig|signature|token|key)=)[^&\s\"']+"
-)
 _LEVEL_COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m"}
 
 
@@ -41,11 +38,6 @@ def context(**ids: str | None) -> Iterator[None]:
 def current() -> dict[str, str]:
     """The ids in force here, to hand to another process."""
     return dict(_IDS.get())
-
-
-def redacted(text: str) -> str:
-    """`text` without what looks like a secret."""
-    return _SECRET.sub(lambda match: f"{match[1] or match[2]}…", text)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

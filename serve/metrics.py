@@ -176,7 +176,7 @@ class IngressMetrics:
         )
         self._latency = Histogram(
             "rushes_http_seconds",
-            "To the first byte of an answer",
+            "From a request to the end of its answer, event streams left out",
             ("ingress", "method", "route"),
             registry=registry,
             buckets=_HTTP_SECONDS,
@@ -203,7 +203,8 @@ class IngressMetrics:
         method = method if method in _METHODS else OTHER
         route = self._route(route)
         self._requests.labels(self._ingress, method, route, str(status)).inc()
-        self._latency.labels(self._ingress, method, route).observe(seconds)
+        if not route.endswith("/events"):  # how long somebody listened says nothing
+            self._latency.labels(self._ingress, method, route).observe(seconds)
 
     @contextmanager
     def stream(self) -> Iterator[None]:

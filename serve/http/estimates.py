@@ -1,0 +1,208 @@
+"""`POST /v1/estimates`: what a create would be told, and why, before anything is sent. Nothing is stored or fetched."""
+
+import math
+from collections.abc import Mapping
+
+from fastapi import APIRouter, Request
+from pydantic import ConfigDict, JsonValue
+from starlette.responses import Response
+
+from cluster.routing import Choice
+from cluster.story import Reason, Story
+from schemas.catalog import Variant
+from schemas.clip import ClipFormat
+from schemas.errors import InvalidRequestError
+from schemas.request import Request as Wanted
+from serve.admission import Admission, Decision, NoCapacityError, RefusedError
+from serve.context import Context
+from serve.http.bodies import creation_of
+from serve.http.creates import FORMATS, constraints_of
+from serve.http.errors import wire_issues
+from serve.http.routes import Caller, body_of, context_of, in_thread, json_answer
+from serve.tasks import Constraints
+from serve.wire.base import Wire, WireError, issue
+from serve.wire.instants import iso
+from serve.wire.tasks import estimated_cost, rendered
+
+router = APIRouter(tags=["estimates"])
+
+# For people; the code beside it is for programs.
+WORDS = {
+    Reason.LOWEST_COST: "the cheapest that can render this",
+    Reason.BEST_LATENCY: "the one that is done first",
+    Reason.BEST_QUALITY: "the best of those that can render this",
+    Reason.FIRST_CHOICE: "the one you named",
+    Reason.ONLY_ELIGIBLE: "the only one that can render this",
+    Reason.FALLBACK: "in place of the one you named",
+    Reason.NO_ELIGIBLE: "no model here can render this",
+    Reason.NO_CAPACITY: "every model that could render this is down",
+    Reason.TOO_LATE: "the deadline cannot be kept",
+}
+FILTERS = {
+    "capability": "can render this mode here",
+    "shape": "have this shape",
+    "prompt_length": "take a prompt so long",
+    "input_support": "take this input",
+    "allow_deny": "are allowed by you",
+    "quality": "are good enough",
+    "price": "are within the price",
+    "deadline": "keep the deadline",
+}
+_MOST_ALTERNATIVES = 12
+
+
+class AnyBody(Wire):
+    """A JSON object, read further by what is in it."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "anyOf": [
+                        {"$ref": f"#/components/schemas/{name}"}
+                        for name in ("TextToVideo", "ImageToVideo", "VideoToVideo")
+                    ]
+                },
+                "example": {"model": "auto", "promptText": "a red circle moving left", "duration": 2},
+            }
+        },
+    }
+}
+
+
+@router.post("/v1/estimates", summary="Price, seconds and ETA of a create, and why", openapi_extra=_SCHEMA)
+async def estimate(request: Request, key: Caller) -> Response:
+    given = await body_of(request, AnyBody)
+    context = context_of(request)
+    fields = given.model_extra or {}
+    if "configId" in fields:
+        raise WireError([issue("unsupported", "configId", "a router's choice is estimated by what it renders")])
+    creation = creation_of(fields, max_prompt_chars=context.config.limits.max_prompt_chars, now=context.now())
+    # The media themselves are looked at when they are sent: whether there are any decides here.
+    wanted = creation.wanted("estimate:media" if creation.media else None)
+    clip_format = FORMATS[creation.body.output_format]
+    body = await in_thread(_answer, context, wanted, constraints_of(creation.body), clip_format, creation.names)
+    return json_answer(body)
+
+
+def _answer(
+    context: Context, wanted: Wanted, constraints: Constraints, clip_format: ClipFormat, names: Mapping[str, str]
+) -> dict[str, JsonValue]:
+    admission, now = context.admission, context.now()
+    try:
+        decision = admission.consider(wanted, constraints, clip_format)
+    except (RefusedError, NoCapacityError) as error:
+        others = _alternatives(admission, wanted, constraints, clip_format, None, now)
+        found = wire_issues(error.issues, names) if isinstance(error, RefusedError) else []
+        issues: list[JsonValue] = [one.as_json() for one in found]
+        words = "; ".join(one.message for one in found) or str(error)
+        return {**_refused(error.choice, words, now), "issues": issues, "alternatives": others}
+    except InvalidRequestError as error:
+        raise WireError(wire_issues(error.issues, names)) from error
+    others = _alternatives(admission, wanted, constraints, clip_format, decision, now)
+    return {**shown(decision, admission.served[decision.offer.variant], now), "alternatives": others}
+
+
+def shown(decision: Decision, variant: Variant, now: float) -> dict[str, JsonValue]:
+    """What would be chosen."""
+    offer, story = decision.offer, decision.story
+    how = WORDS[story.reason]
+    return {
+        "routed": True,
+        "variant": offer.variant,
+        "pool": offer.pool,
+        "estimatedCost": estimated_cost(offer),
+        "gpuSeconds": offer.gpu_s,
+        "waitSeconds": offer.wait_s,
+        "seconds": offer.eta_at - now,
+        "secondsP90": offer.eta_p90_at - now,
+        "eta": iso(offer.eta_at),
+        "etaP90": iso(offer.eta_p90_at),
+        "queuePosition": offer.position,
+        "rendered": rendered(decision.group),
+        "measured": variant.cost.measured,
+        "reason": offer.reason,
+        "words": how,
+        "sentence": offer.sentence,
+        "explanation": list(explained(story)),
+        "ranking": list(story.ranking),
+        "steps": list(offer.story),
+    }
+
+
+def _refused(choice: Choice, text: str, now: float) -> dict[str, JsonValue]:
+    story = choice.story
+    earliest = choice.earliest_s if choice.reason is Reason.TOO_LATE and math.isfinite(choice.earliest_s) else None
+    return {
+        "routed": False,
+        "reason": choice.reason.value,
+        "words": text,
+        "earliest": iso(earliest),
+        "earliestSeconds": None if earliest is None else max(0.0, earliest - now),
+        "explanation": list(explained(story)),
+        "ranking": list(story.ranking),
+        "steps": [{name: _plain(value) for name, value in entry.items()} for entry in story.as_log()],
+    }
+
+
+def explained(story: Story) -> tuple[str, ...]:
+    """The story for people: what each filter left out and why, then what decided. Filters that left out nobody are
+    not worth a line."""
+    lines = []
+    for step in story.steps:
+        if step.dropped:
+            why = "; ".join(f"{name}: {reason}" for name, reason in step.dropped)
+            left = ", ".join(step.survivors) or "none"
+            lines.append(f"{left} {FILTERS.get(step.filter.value, step.filter.value)} (not {why})")
+    if not lines and story.steps and story.steps[-1].survivors:
+        lines.append(f"{', '.join(story.steps[-1].survivors)} could render this")
+    if story.skipped:
+        lines.append(f"passed over, as they cannot start now: {', '.join(story.skipped)}")
+    lines.append(f"chosen: {WORDS[story.reason]}" if story.outcome != "refused" else WORDS[story.reason])
+    return tuple(lines)
+
+
+def _alternatives(
+    admission: Admission,
+    wanted: Wanted,
+    constraints: Constraints,
+    clip_format: ClipFormat,
+    chosen: Decision | None,
+    now: float,
+) -> list[JsonValue]:
+    """Each served variant that could render it, as if it had been named, limits left out: soonest first."""
+    free = constraints.model_copy(
+        update={"fall_back": False, "max_usd": math.inf, "deadline_at": math.inf, "skip_busy": False}
+    )
+    found: list[tuple[float, dict[str, JsonValue]]] = []
+    for name, variant in list(admission.served.variants.items())[:_MOST_ALTERNATIVES]:
+        try:
+            other = admission.consider(wanted.model_copy(update={"variant": name}), free, clip_format)
+        except (InvalidRequestError, NoCapacityError):
+            continue
+        offer = other.offer
+        within = offer.usd <= constraints.max_usd and offer.eta_p90_at <= constraints.deadline_at
+        entry: dict[str, JsonValue] = {
+            "variant": name,
+            "chosen": chosen is not None and chosen.offer.variant == name,
+            "usd": offer.usd,
+            "credits": offer.credits,
+            "seconds": offer.eta_at - now,
+            "secondsP90": offer.eta_p90_at - now,
+            "waitSeconds": offer.wait_s,
+            "quality": variant.quality,
+            "withinLimits": within,
+            "rendered": rendered(other.group),
+        }
+        found.append((offer.eta_at, entry))
+    found.sort(key=lambda pair: pair[0])
+    return [entry for _, entry in found]
+
+
+def _plain(value: object) -> JsonValue:
+    return list(value) if isinstance(value, list | tuple) else value  # type: ignore[return-value]

@@ -1,0 +1,120 @@
+"""What is served and how it fares: `GET /v1/variants`, `GET /v1/pools`."""
+
+import asyncio
+import math
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import JsonValue
+
+from schemas.catalog import Variant
+from schemas.clip import Status
+from schemas.shape import Shape, ShapeRule
+from serve.context import Context
+from serve.fleet import FleetReport, PoolReport
+from serve.keys import caller
+from serve.wire.instants import iso
+
+STALE_S = 10.0  # a dispatcher that has not written for so long is taken for dead
+_MOST_CHOICES = 40
+
+router = APIRouter(prefix="/v1", tags=["fleet"], dependencies=[Depends(caller)])
+
+
+@router.get("/variants", summary="The models that are served")
+async def variants(request: Request) -> dict[str, JsonValue]:
+    context: Context = request.app.state.context
+    return {"variants": [_variant(variant) for variant in context.admission.served.variants.values()]}
+
+
+@router.get("/pools", summary="Load and health, as the dispatcher last saw them")
+async def pools(request: Request) -> dict[str, JsonValue]:
+    context: Context = request.app.state.context
+    fleet = await asyncio.to_thread(context.admission.fleet)
+    counts = await asyncio.to_thread(context.store.tasks.counts)
+    now = context.now()
+    waiting = {pool.name: pool.start_s(now) - now for pool in context.admission.pools()}
+    return {
+        "at": iso(fleet.at or None),
+        "now": iso(now),
+        "stale": is_stale(fleet, now),
+        "draining": fleet.draining,
+        "queue": {
+            **{
+                status.value.lower(): counts.by_status.get(status, 0)
+                for status in (Status.PENDING, Status.THROTTLED, Status.RUNNING)
+            },
+            "dead": counts.dead,
+        },
+        "pools": [_pool(pool, waiting.get(pool.name, math.inf)) for pool in fleet.pools],
+    }
+
+
+def is_stale(fleet: FleetReport, now: float) -> bool:
+    """True when the dispatcher is silent, or never spoke."""
+    return now - fleet.at > STALE_S
+
+
+def _pool(pool: PoolReport, starts_in_s: float) -> dict[str, JsonValue]:
+    return {
+        "name": pool.name,
+        "variant": pool.variant,
+        "accelerator": pool.accelerator,
+        "healthy": pool.healthy,
+        "replicas": pool.replicas,
+        "starting": pool.starting,
+        "busy": pool.busy,
+        "queued": pool.queued,
+        "startsInSeconds": round(starts_in_s, 3) if math.isfinite(starts_in_s) and pool.healthy else None,
+        "loadSeconds": round(pool.load_s, 3),
+        "priceUsdPerHour": pool.price_usd_per_hour,
+        "failures": pool.failures,
+        "lastFailure": pool.last_failure[:300],
+    }
+
+
+def _variant(variant: Variant) -> dict[str, JsonValue]:
+    rule, default = variant.shape, variant.shape.default()
+    ratios = tuple(dict.fromkeys(f"{width}:{height}" for width, height, _ in rule.native))
+    return {
+        "name": variant.name,
+        "title": variant.title,
+        "aliases": list(variant.aliases),
+        "auto": variant.auto,
+        "modes": [mode.value for mode in variant.modes],
+        "ratios": list(ratios),
+        "durations": list(_durations(rule, variant.fps)),
+        "default": {
+            "ratio": f"{default.width}:{default.height}",
+            "duration": round(default.frames / variant.fps, 3),
+            "fps": variant.fps,
+            "steps": variant.steps,
+            "guidance": variant.guidance,
+        },
+        "shapeRule": {
+            "sidesDivideBy": rule.divisor,
+            "minSide": rule.min_side,
+            "maxPixels": rule.max_pixels,
+            "frames": f"{rule.frame_step}k+{rule.frame_offset}" if rule.frame_step > 1 else "any",
+            "minFrames": rule.min_frames,
+            "maxFrames": rule.max_frames,
+        },
+        "priceUsdPerHour": variant.price_usd_per_gpu_hour,
+        "quality": variant.quality,
+        "measured": variant.cost.measured,
+        "fallbacks": list(variant.fallbacks),
+        "license": variant.license,
+    }
+
+
+def _durations(rule: ShapeRule, fps: float) -> tuple[float, ...]:
+    """The lengths there are, in seconds; where they are many, some of them, the native ones among them."""
+    native = sorted({frames for _, _, frames in rule.native})
+    frames = [
+        count
+        for count in range(rule.min_frames, rule.max_frames + 1)
+        if not rule.issues(Shape(width=rule.native[0][0], height=rule.native[0][1], frames=count))
+    ]
+    if len(frames) > _MOST_CHOICES:
+        step = len(frames) / (_MOST_CHOICES - len(native))
+        frames = sorted({*(frames[int(place * step)] for place in range(_MOST_CHOICES - len(native))), *native})
+    return tuple(round(count / fps, 3) for count in frames)

@@ -1,0 +1,426 @@
+// The page of a Rushes endpoint. No framework, nothing from elsewhere. Whatever comes from a server or a person goes
+// through textContent or an attribute of a known element, never through markup.
+import { api, events, fetchKey, storeKey, WireError } from "./wire.js";
+import { clock, el, percent, seconds, usd } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const LIVE = new Set(["PENDING", "THROTTLED", "RUNNING"]);
+const PAGE = 12;
+const state = { variants: [], tasks: new Map(), cursor: null, skew_ms: 0, image: null, stream: null, open: false };
+
+// --- Key and connection ------------------------------------------------------------------------------------------
+
+function notice(text) {
+  $("notice").textContent = text || "";
+  $("notice").hidden = !text;
+}
+
+function pulse(tone, text) {
+  $("pulse").dataset.state = tone;
+  if ($("pulse-text").textContent !== text) $("pulse-text").textContent = text;
+}
+
+async function connect() {
+  if (state.stream) state.stream.abort();
+  state.tasks.clear();
+  $("tasks").replaceChildren();
+  try {
+    const { variants } = await api("GET", "/v1/variants");
+    state.variants = variants;
+    state.open = true;
+    $("key").removeAttribute("aria-invalid");
+    notice("");
+    fillVariants();
+    await Promise.all([loadTasks(), loadPools(), loadFailures()]);
+    listen();
+    quoteSoon();
+  } catch (error) {
+    state.open = false;
+    if (error instanceof WireError && error.status === 401) {
+      $("key").setAttribute("aria-invalid", fetchKey() ? "true" : "false");
+      pulse("warn", "A key is needed");
+      notice(fetchKey() ? "This key is not valid, or was revoked." : "Paste an API key to begin. Make one with: rushes keys create");
+    } else {
+      pulse("bad", "No answer");
+      notice(`The endpoint does not answer (${error.message}). Trying again …`);
+      setTimeout(connect, 4000);
+    }
+  }
+}
+
+// --- The form ----------------------------------------------------------------------------------------------------
+
+function chosenVariants() {
+  const name = $("variant").value;
+  if (name !== "auto") return state.variants.filter((variant) => variant.name === name);
+  const mode = state.image ? "image_to_video" : "text_to_video";
+  const able = state.variants.filter((variant) => variant.auto && variant.modes.includes(mode));
+  return able.length ? able : state.variants;
+}
+
+function fillVariants() {
+  const select = $("variant"), before = select.value;
+  select.replaceChildren(el("option", { value: "auto" }, "auto: the router chooses"));
+  for (const variant of state.variants) select.append(el("option", { value: variant.name }, variant.name));
+  select.value = [...select.options].some((option) => option.value === before) ? before : "auto";
+  fillShapes();
+}
+
+function refill(select, values, label, preferred) {
+  const before = select.value;
+  select.replaceChildren(...values.map((value) => el("option", { value }, label(value))));
+  const keep = values.map(String).includes(before) ? before : String(preferred);
+  select.value = values.map(String).includes(keep) ? keep : String(values[0] ?? "");
+}
+
+function fillShapes() {
+  const able = chosenVariants();
+  const union = (field) => [...new Set(able.flatMap((variant) => variant[field]))];
+  refill($("ratio"), union("ratios"), (ratio) => ratio.replace(":", " × "), able[0]?.default.ratio);
+  refill($("duration"), union("durations").sort((a, b) => a - b), (s) => `${s} s`, able[0]?.default.duration);
+  const only = able.length === 1 ? able[0] : null;
+  $("variant-note").textContent = only
+    ? `${only.title || only.name}. ${only.measured ? "Times measured." : "Times estimated, not measured here."}` : "";
+}
+
+function createBody() {
+  const body = { model: $("variant").value, promptText: $("prompt").value.trim() };
+  if ($("ratio").value) body.ratio = $("ratio").value;
+  if ($("duration").value) body.duration = Number($("duration").value);
+  if ($("seed").value !== "") body.seed = Number($("seed").value);
+  if (state.image) body.promptImage = state.image;
+  return body;
+}
+
+function showError(error) {
+  const fields = { promptText: "prompt", model: "variant", ratio: "ratio", duration: "duration", seed: "seed", promptImage: "image" };
+  for (const id of Object.values(fields)) $(id).removeAttribute("aria-invalid");
+  $("form-error").hidden = !error;
+  if (!error) return;
+  const said = [];
+  for (const issue of error.issues ?? []) {
+    const id = fields[issue.path?.[0]];
+    if (id) $(id).setAttribute("aria-invalid", "true");
+    said.push(`${issue.path?.join(".") || "request"}: ${issue.message}`);
+  }
+  $("form-error").textContent = said.join(". ") || error.message;
+}
+
+async function readImage(file) {
+  if (file.size > 5 * 2 ** 20 * 0.74) throw new Error("This image is too large to send inline: at most 3.7 MB.");
+  return await new Promise((done, failed) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.onerror = () => failed(new Error("This file cannot be read."));
+    reader.readAsDataURL(file);
+  });
+}
+
+async function pickImage() {
+  const [file] = $("image").files;
+  state.image = null;
+  showError(null);
+  if (file) {
+    try { state.image = await readImage(file); } catch (error) { $("image").value = ""; showError(error); }
+  }
+  $("image-preview").hidden = $("image-clear").hidden = !state.image;
+  if (state.image) $("image-preview").src = state.image;
+  else $("image-preview").removeAttribute("src");
+  fillShapes();
+  quoteSoon();
+}
+
+async function submit(event) {
+  event?.preventDefault();
+  if ($("submit").disabled || !$("compose").reportValidity()) return;
+  $("submit").disabled = true;
+  try {
+    const path = state.image ? "/v1/image_to_video" : "/v1/text_to_video";
+    const { id } = await api("POST", path, createBody(), { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) });
+    showError(null);
+    say("Accepted.");
+    await refresh(id);
+    quoteSoon();
+    loadPools();
+  } catch (error) {
+    showError(error);
+  } finally {
+    $("submit").disabled = false;
+  }
+}
+
+// --- The quote, before anything is sent ----------------------------------------------------------------------------
+
+let quoteTimer = 0, quoting = null;
+
+function quoteSoon() {
+  clearTimeout(quoteTimer);
+  quoteTimer = setTimeout(quote, 250);
+  const length = $("prompt").value.length;
+  $("prompt-count").textContent = length ? `${length} of 1000` : "";
+}
+
+async function quote() {
+  quoting?.abort();
+  if (!state.open) return;
+  if (!$("prompt").value.trim()) {
+    $("quote-body").hidden = true;
+    $("quote-empty").hidden = false;
+    $("quote").dataset.refused = "false";
+    return;
+  }
+  const mine = (quoting = new AbortController());
+  $("quote").setAttribute("aria-busy", "true");
+  try {
+    const said = await api("POST", "/v1/estimates", createBody(), {}, mine.signal);
+    showError(null);
+    showQuote(said);
+  } catch (error) {
+    if (mine.signal.aborted) return;
+    $("quote-body").hidden = true;
+    $("quote-empty").hidden = false;
+    showError(error);
+  } finally {
+    if (quoting === mine) $("quote").setAttribute("aria-busy", "false");
+  }
+}
+
+function showQuote(said) {
+  $("quote-empty").hidden = true;
+  $("quote-body").hidden = false;
+  $("quote").dataset.refused = String(!said.routed);
+  $("quote-usd").textContent = said.routed ? usd(said.estimatedCost.usd) : "–";
+  $("quote-credits").textContent = said.routed ? `${said.estimatedCost.credits} credit${said.estimatedCost.credits === 1 ? "" : "s"}, ${said.gpuSeconds.toFixed(1)} s of compute` : "";
+  $("quote-eta").textContent = said.routed ? `in ${seconds(said.seconds)}` : "not now";
+  $("quote-p90").textContent = said.routed ? `nine of ten times within ${seconds(said.secondsP90)}` : "";
+  $("quote-sentence").textContent = said.routed ? `${said.variant}: ${said.words}` : said.words;
+  $("quote-steps").replaceChildren(...said.steps.map((step) => el("li", {}, step)));
+  $("quote-alternatives").hidden = !said.alternatives.length;
+  $("quote-alternatives").tBodies[0].replaceChildren(...said.alternatives.map((other) => el("tr", { class: other.chosen ? "taken" : "" },
+    el("td", {}, other.variant + (other.chosen ? " ✓" : "")), el("td", {}, usd(other.usd)), el("td", {}, other.seconds == null ? "–" : seconds(other.seconds)))));
+}
+
+// --- My clips ------------------------------------------------------------------------------------------------------
+
+function say(text) { $("spoken").textContent = text; }
+
+async function loadTasks(older = false) {
+  const query = new URLSearchParams({ limit: String(PAGE) });
+  if ($("filter").value) query.set("status", $("filter").value);
+  if (older && state.cursor) query.set("cursor", state.cursor);
+  const { tasks, nextCursor } = await api("GET", `/v1/tasks?${query}`);
+  if (!older) { state.tasks.clear(); $("tasks").replaceChildren(); }
+  for (const task of tasks) show(task, false);
+  state.cursor = nextCursor;
+  $("more").hidden = !nextCursor;
+  $("tasks-empty").hidden = state.tasks.size > 0;
+}
+
+async function refresh(id) {
+  try {
+    show(await api("GET", `/v1/tasks/${encodeURIComponent(id)}`), true);
+  } catch (error) {
+    if (error.status === 404) drop(id);
+  }
+}
+
+function drop(id) {
+  state.tasks.get(id)?.node.remove();
+  state.tasks.delete(id);
+  $("tasks-empty").hidden = state.tasks.size > 0;
+}
+
+function show(task, fresh) {
+  let entry = state.tasks.get(task.id);
+  const wanted = $("filter").value;
+  if (!entry) {
+    if (wanted && !wanted.split(",").includes(task.status)) return;
+    const node = $("task-template").content.firstElementChild.cloneNode(true);
+    node.dataset.id = task.id;
+    entry = { node, task: null };
+    state.tasks.set(task.id, entry);
+    if (fresh) $("tasks").prepend(node); else $("tasks").append(node);
+    $("tasks-empty").hidden = true;
+  }
+  const before = entry.task;
+  if (before && !LIVE.has(before.status) && LIVE.has(task.status)) return; // an old message, overtaken
+  entry.task = task;
+  draw(entry, before);
+  if (before && before.status !== task.status && !LIVE.has(task.status)) {
+    say(`${task.promptText || "Clip"}: ${WORD[task.status].toLowerCase()}`);
+    loadPools();
+    if (task.status === "FAILED") loadFailures();
+  }
+}
+
+const WORD = { PENDING: "Waiting", THROTTLED: "Held back", RUNNING: "Rendering", SUCCEEDED: "Done", FAILED: "Failed", CANCELLED: "Cancelled" };
+const TONE = { RUNNING: "warn", SUCCEEDED: "good", FAILED: "bad" };
+const STAGE = { loading: "loading the model", rendering: "denoising", encoding: "encoding" };
+
+function draw(entry, before) {
+  const { node, task } = entry, part = (name) => node.querySelector(name);
+  const live = LIVE.has(task.status);
+  node.dataset.status = task.status;
+  const badge = part(".badge");
+  badge.textContent = WORD[task.status] ?? task.status;
+  badge.dataset.tone = TONE[task.status] ?? "";
+  part(".when").textContent = clock(task.createdAt);
+  part(".prompt").textContent = task.promptText || "(no prompt)";
+  const bar = part("progress");
+  bar.hidden = !live;
+  bar.value = task.status === "RUNNING" ? task.progress ?? 0 : 0;
+  bar.setAttribute("aria-label", `Progress: ${percent(bar.value)}`);
+  const bits = [task.variant || task.model];
+  if (task.shape) bits.push(task.shape);
+  if (task.seed != null) bits.push(`seed ${task.seed}`);
+  const cost = task.cost ?? task.estimatedCost;
+  if (cost) bits.push(task.cost ? `billed ${usd(cost.usd ?? cost.credits / 100)}` : `quoted ${usd(cost.usd ?? cost.credits / 100)}`);
+  if (task.fallbackReason) bits.push(`instead of ${task.offeredVariant ?? "the first choice"}: ${task.fallbackReason}`);
+  part(".detail").textContent = bits.filter(Boolean).join(" · ");
+  tick(entry);
+  if (!before || before.status !== task.status) actions(entry, live);
+  if (task.status === "SUCCEEDED" && task.output?.length) play(part(".screen"), task);
+}
+
+function play(screen, task) {
+  if (screen.querySelector("video")) return;
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const video = el("video", { src: task.output[0], controls: "", loop: "", playsinline: "", preload: "metadata", "aria-label": `Clip: ${task.promptText || task.id}` });
+  video.muted = true;
+  video.autoplay = !still;
+  video.addEventListener("error", () => screen.replaceChildren(el("span", { class: "hint" }, "cannot be played here")), { once: true });
+  screen.replaceChildren(video);
+}
+
+function actions({ node, task }, live) {
+  const row = node.querySelector(".actions"), focused = row.contains(document.activeElement);
+  row.replaceChildren();
+  const button = (text, act) => {
+    const made = el("button", { type: "button", class: "quiet", "aria-label": `${text}: ${(task.promptText || task.id).slice(0, 60)}` }, text);
+    made.addEventListener("click", async () => {
+      made.disabled = true;
+      try { await act(); } catch (error) { notice(error.message); made.disabled = false; }
+    });
+    row.append(made);
+  };
+  if (live) button("Cancel", async () => {
+    await api("DELETE", `/v1/tasks/${encodeURIComponent(task.id)}`);
+    say("Cancelled.");
+    show({ ...task, status: "CANCELLED" }, false);
+    loadPools();
+  });
+  if (task.status === "SUCCEEDED" && task.output?.length) row.append(el("a", { href: task.output[0], download: `${task.id}.mp4`, rel: "noreferrer" }, "Download"));
+  button("Use again", async () => {
+    $("prompt").value = task.promptText || "";
+    if (task.seed != null) $("seed").value = task.seed;
+    $("prompt").focus();
+    quoteSoon();
+    node.querySelector(".actions button:last-of-type").disabled = false;
+  });
+  if (!live && task.status !== "CANCELLED") button("Delete", async () => {
+    await api("DELETE", `/v1/tasks/${encodeURIComponent(task.id)}`);
+    drop(task.id);
+  });
+  if (focused) row.querySelector("button")?.focus();
+}
+
+function tick({ node, task }) {
+  const line = node.querySelector(".state"), now = Date.now() + state.skew_ms;
+  const left = (instant) => (instant ? (Date.parse(instant) - now) / 1000 : null);
+  const eta = left(task.eta), bound = left(task.etaP90);
+  const done = eta == null ? "" : eta > 0.5 ? `, done in ${seconds(eta)}` : ", any moment now";
+  const within = bound != null && bound > 0.5 && eta > 0.5 ? ` (nine of ten within ${seconds(bound)})` : "";
+  let text = "";
+  if (task.status === "RUNNING") text = `${STAGE[task.stage] ?? "rendering"} ${percent(task.progress ?? 0)}${done}${within}`;
+  else if (task.status === "PENDING") text = `${task.queuePosition ? `${task.queuePosition} ahead` : "next in line"}${done}${within}`;
+  else if (task.status === "THROTTLED") text = "your key has reached its limit of unfinished clips; this one waits";
+  else if (task.status === "FAILED") text = [task.failure, task.failureCode && `(${task.failureCode})`].filter(Boolean).join(" ");
+  else if (task.status === "SUCCEEDED" && task.seconds != null) text = `took ${seconds(task.seconds)}`;
+  if (line.textContent !== text) line.textContent = text;
+}
+
+// One stream carries every task of this key; while it is down the list is asked for again and again.
+async function listen() {
+  const mine = (state.stream = new AbortController());
+  for (let wait_s = 1; !mine.signal.aborted; ) {
+    try {
+      await events("/v1/events", mine.signal, (name, data) => {
+        wait_s = 1;
+        if (name === "deleted") { if (state.tasks.get(data.id)?.task.status !== "CANCELLED") drop(data.id); }
+        else if (data?.id) show(data, true);
+      });
+    } catch { /* asked again below */ }
+    if (mine.signal.aborted) return;
+    try {
+      for (const entry of [...state.tasks.values()]) if (LIVE.has(entry.task.status)) await refresh(entry.task.id);
+    } catch { /* the next round will tell */ }
+    await new Promise((done) => setTimeout(done, wait_s * 1000));
+    wait_s = Math.min(wait_s * 2, 15);
+  }
+}
+
+// --- Pools, queue, failures ----------------------------------------------------------------------------------------
+
+async function loadPools() {
+  const report = await api("GET", "/v1/pools");
+  state.skew_ms = Date.parse(report.now) - Date.now();
+  const { queue, pools } = report;
+  $("counts").replaceChildren(...[["waiting", queue.pending], ["held back", queue.throttled], ["rendering", queue.running], ["given up", queue.dead]].map(
+    ([word, count]) => el("div", {}, el("dt", {}, word), el("dd", {}, String(count)))));
+  $("pools").replaceChildren(...pools.map((pool) => el("tr", { title: pool.lastFailure || "" },
+    el("td", {}, pool.name),
+    el("td", {}, el("span", { class: "badge", "data-tone": pool.healthy ? (pool.replicas ? "good" : "") : "bad" }, pool.healthy ? (pool.busy ? "busy" : pool.replicas ? "ready" : pool.starting ? "starting" : "asleep") : "down")),
+    el("td", {}, pool.starting ? `${pool.replicas} + ${pool.starting} starting` : String(pool.replicas)),
+    el("td", {}, String(pool.queued)),
+    el("td", {}, pool.startsInSeconds == null ? "–" : pool.startsInSeconds < 0.5 ? "at once" : seconds(pool.startsInSeconds)))));
+  $("pools-age").textContent = report.stale ? "The dispatcher has not reported lately: tasks are accepted and kept, and start when it is back." : report.draining ? "Draining: what runs is finished, nothing new is begun." : "";
+  const up = pools.filter((pool) => pool.healthy && pool.replicas).length;
+  const waiting = queue.pending + queue.throttled;
+  pulse(report.stale ? "bad" : report.draining ? "warn" : "good",
+    report.stale ? "Dispatcher silent" : report.draining ? "Draining" : `${up} of ${pools.length} pools up, ${waiting ? `${waiting} waiting` : "nothing waits"}`);
+}
+
+async function loadFailures() {
+  const { tasks } = await api("GET", "/v1/tasks?status=FAILED&limit=5");
+  $("failures-empty").hidden = tasks.length > 0;
+  $("failures").replaceChildren(...tasks.map((task) => el("li", {},
+    el("div", {}, task.failure || task.failureCode || "failed"),
+    el("div", { class: "hint" }, `${clock(task.createdAt)} · ${(task.promptText || task.id).slice(0, 120)}`))));
+}
+
+// --- Wiring --------------------------------------------------------------------------------------------------------
+
+const THEMES = { "": ["◐", "as the system"], light: ["☀", "light"], dark: ["☾", "dark"] };
+function paint(theme) {
+  if (theme) document.documentElement.dataset.theme = theme; else delete document.documentElement.dataset.theme;
+  $("theme").textContent = THEMES[theme][0];
+  $("theme").setAttribute("aria-label", `Colours: ${THEMES[theme][1]}`);
+  $("theme").title = `Colours: ${THEMES[theme][1]}`;
+}
+let theme = localStorage.getItem("rushes-theme") ?? "";
+if (!(theme in THEMES)) theme = "";
+paint(theme);
+$("theme").addEventListener("click", () => {
+  const order = Object.keys(THEMES);
+  theme = order[(order.indexOf(theme) + 1) % order.length];
+  localStorage.setItem("rushes-theme", theme);
+  paint(theme);
+});
+
+$("key").value = fetchKey();
+$("key-form").addEventListener("submit", (event) => { event.preventDefault(); storeKey($("key").value); connect(); });
+$("key").addEventListener("change", () => { storeKey($("key").value); connect(); });
+for (const id of ["prompt", "seed"]) $(id).addEventListener("input", quoteSoon);
+for (const id of ["ratio", "duration"]) $(id).addEventListener("change", quoteSoon);
+$("variant").addEventListener("change", () => { fillShapes(); quoteSoon(); });
+$("image").addEventListener("change", pickImage);
+$("image-clear").addEventListener("click", () => { $("image").value = ""; pickImage(); $("image").focus(); });
+$("compose").addEventListener("submit", submit);
+$("compose").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event); });
+$("filter").addEventListener("change", () => loadTasks().catch((error) => notice(error.message)));
+$("more").addEventListener("click", () => loadTasks(true).catch((error) => notice(error.message)));
+
+setInterval(() => { for (const entry of state.tasks.values()) if (LIVE.has(entry.task.status)) tick(entry); }, 500);
+setInterval(() => { if (state.open && !document.hidden) loadPools().catch(() => pulse("bad", "No answer")); }, 3000);
+setInterval(() => { if (state.open && !document.hidden && !$("quote-body").hidden) quote(); }, 10000);
+connect();
