@@ -158,8 +158,9 @@ def _check_image(opened: BinaryIO, head: bytes, found: Format, limits: MediaLimi
                 width, height = image.size
     except Image.DecompressionBombError as error:
         raise refused(path, f"more than {limits.max_pixels:,} pixels", "asset_too_large") from error
-    # Pillow's decoders raise all of these on broken files.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except InvalidRequestError:
+        raise
+    except Exception as error:  # decoders raise what they like over hostile bytes
         raise refused(path, f"a damaged {found.suffix}: it cannot be decoded") from error
     _refuse_trailing(opened, found, path)
     return Checked(found, width, height)
@@ -230,6 +231,8 @@ def _check_video(opened: BinaryIO, found: Format, limits: MediaLimits, path: str
             if not container.streams.video:
                 raise refused(path, "no video in it")
             for one in container.streams.video:
+                if one.codec_context is None:
+                    raise refused(path, "a video in a codec that is not read here", "asset_type")
                 _check_pixels(one.width, one.height, limits, path)
             stream = container.streams.video[0]
             # What the header says first: it is refused before the file is read through.
@@ -244,7 +247,9 @@ def _check_video(opened: BinaryIO, found: Format, limits: MediaLimits, path: str
             return Checked(found, first.width, first.height, frames, duration_s)
     except av.FFmpegError as error:
         raise refused(path, f"a damaged {found.suffix}: {error.strerror}") from error
-    except (OSError, ValueError, OverflowError) as error:
+    except InvalidRequestError:
+        raise
+    except Exception as error:  # as above
         raise refused(path, f"a damaged {found.suffix}: it cannot be decoded") from error
 
 
