@@ -13,31 +13,36 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
 
 from pydantic import JsonValue
 
-from cluster.cost import Cost, Load, predict
+from cluster.calibration import CalibrationState, Calibrator
+from cluster.cost import Cost
 from cluster.eta import Eta, EtaBook, regime_of
 from cluster.quote import quote
 from cluster.routing import Choice
 from cluster.story import Reason, Story
 from cluster.terms import PoolView, Terms, Wanted
-from schemas.catalog import Catalog, Variant
+from schemas.catalog import Catalog
 from schemas.clip import ClipFormat
 from schemas.errors import InvalidRequestError, Issue, TransientError
-from schemas.request import Mode, Request, Settings
+from schemas.request import Request, Settings
 from schemas.resolve import resolve
 from schemas.task import Group
 from serve.config import ServeConfig
 from serve.fleet import NOTE, FleetReport
 from serve.fleet_view import FleetView
+from serve.names import Names, implied_mode
 from serve.store.contract import Store
 from serve.tasks import Constraints, NewTask, Offer
-from serve.wire.base import closest
 from serve.wire.instants import iso
 
 REFRESH_S = 0.5
+CALIBRATED_S = 10.0
+CALIBRATION = "calibration"  # the note in which the dispatcher keeps what calls took
+_NEAR = 0.1  # of a side, a proportion or half a duration: not worth another variant
 _SLACK_S = 2.0  # between a refusal and the client's next try
 
 
@@ -103,8 +108,8 @@ class Admission:
 
     def __init__(self, config: ServeConfig, catalog: Catalog, store: Store | None, now: Callable[[], float]) -> None:
         """`store` gives the dispatcher's notes; without one the fleet is what `config` says it will be."""
-        self.catalog = catalog
-        self.served = served_catalog(config, catalog)
+        self.names = Names(config, catalog)
+        self.served = self.names.served
         self._store = store
         self._now = now
         self._lock = threading.Lock()
@@ -113,6 +118,8 @@ class Admission:
         self._groups: dict[str, Group] = {}
         self._fit = lru_cache(maxsize=4096)(self._fit_uncached)
         self._prior = EtaBook()
+        self._calibrator = Calibrator(self.served.variants.values())
+        self._calibrated_at = -math.inf
 
     # -- the fleet -----------------------------------------------------------------------------------------------
 
@@ -147,6 +154,11 @@ class Admission:
         self._read_at = now
         if note is not None:
             self._view.update(FleetReport.model_validate(note))
+        if now - self._calibrated_at >= CALIBRATED_S:
+            self._calibrated_at = now
+            learnt = self._store.notes.read(CALIBRATION)
+            if learnt is not None:
+                self._calibrator = Calibrator(self.served.variants.values(), CalibrationState.model_validate(learnt))
 
     # -- decisions -----------------------------------------------------------------------------------------------
 
@@ -181,16 +193,16 @@ class Admission:
         Raises InvalidRequestError (RefusedError where routing refused), whose paths are fields of `Request`, or
         `max_credits`, `deadline`, `allow`, `deny`; NoCapacityError when all that could render it is down.
         """
-        constraints = self._named_constraints(constraints)
+        constraints = self.names.in_constraints(constraints)
         has_image, has_video = request.image is not None, request.video is not None
         settings = request.settings
-        mode = settings.mode or _implied(has_image, has_video)
-        named = self._named(settings, mode)
+        mode = implied_mode(settings, has_image, has_video)
+        named = self.names.named(settings, mode)
         groups, issues = self._fit(settings.model_copy(update={"variant": "auto"}), has_image, has_video, clip_format)
         if named is not None and named not in groups and named in issues:
-            raise InvalidRequestError(self._with_able(issues[named], mode))
+            raise InvalidRequestError(self.names.with_able(issues[named], mode))
         if named is None and not groups:
-            raise InvalidRequestError(self._with_able(next(iter(issues.values())), mode))
+            raise InvalidRequestError(self.names.with_able(next(iter(issues.values())), mode))
         terms = Terms(
             mode=mode,
             variant=named or "auto",
@@ -202,7 +214,7 @@ class Admission:
             deny=(*constraints.deny, *issues),
             min_quality=constraints.min_quality,
             fall_back=constraints.fall_back,
-            fallbacks=self._fallbacks(named),
+            fallbacks=self.names.fallbacks(named),
             prefer=constraints.prefer,
             skip_busy=constraints.skip_busy,
         )
@@ -235,60 +247,15 @@ class Admission:
         )
         return Decision(request, constraints, groups[choice.variant], offer, choice, story)
 
-    # -- names ---------------------------------------------------------------------------------------------------
-
-    def _named(self, settings: Settings, mode: Mode) -> str | None:
-        """The name of the variant that was asked for; None for auto."""
-        if settings.variant == "auto":
-            return None
-        variant = self.catalog.find(settings.variant)
-        if variant is None:
-            # The closest name first: that is the suggestion.
-            near = closest(settings.variant, self.served.names)
-            names = tuple(dict.fromkeys((*((near,) if near else ()), *self.served.names)))
-            unknown = Issue("variant", f"unknown model {settings.variant!r}", "unknown_model", names)
-            raise InvalidRequestError((unknown,))
-        if self.served.find(variant.name) is None and not any(map(self.served.find, variant.fallbacks)):
-            able = tuple(v.name for v in self.served.variants.values() if mode in v.modes)
-            raise InvalidRequestError(
-                (Issue("variant", f"{settings.variant} is not served here", "not_served", ("auto", *able)),)
-            )
-        return variant.name
-
-    def _fallbacks(self, named: str | None) -> tuple[str, ...] | None:
-        """Where a named variant is not served, what the whole catalog gives in its place."""
-        if named is None or self.served.find(named) is not None:
-            return None
-        return self.catalog[named].fallbacks
-
-    def _named_constraints(self, constraints: Constraints) -> Constraints:
-        """Aliases in the lists replaced by names."""
-        if constraints.allow is None and not constraints.deny:
-            return constraints
-
-        def names(path: str, given: tuple[str, ...]) -> tuple[str, ...]:
-            found = []
-            for name in given:
-                variant = self.catalog.find(name)
-                if variant is None:
-                    near = closest(name, self.served.names[1:])
-                    choices = tuple(dict.fromkeys((*((near,) if near else ()), *self.served.names[1:])))
-                    raise InvalidRequestError((Issue(path, f"unknown model {name!r}", "unknown_model", choices),))
-                found.append(variant.name)
-            return tuple(dict.fromkeys(found))
-
-        allow = None if constraints.allow is None else names("allow", constraints.allow)
-        return constraints.model_copy(update={"allow": allow, "deny": names("deny", constraints.deny)})
-
-    def _with_able(self, issues: tuple[Issue, ...], mode: Mode) -> tuple[Issue, ...]:
-        """An issue of the mode becomes one of the variant, with those that would do."""
-        able = tuple(v.name for v in self.served.variants.values() if mode in v.modes)
-        return tuple(
-            Issue("variant", issue.message + ("" if able else "; no model served here does"), "mode", able)
-            if issue.path == "mode"
-            else issue
-            for issue in issues
+    def exact(self, request: Request) -> tuple[str, ...]:
+        """The served variants that have, or nearly have, the very shape that is asked for."""
+        groups, _ = self._fit(
+            request.settings.model_copy(update={"variant": "auto"}),
+            request.image is not None,
+            request.video is not None,
+            ClipFormat.MP4,
         )
+        return tuple(name for name, group in groups.items() if is_near(request, group))
 
     # -- shapes and seconds --------------------------------------------------------------------------------------
 
@@ -314,8 +281,11 @@ class Admission:
         return groups, issues
 
     def _estimate(self, pool: PoolView, wanted: Wanted) -> float:  # noqa: ARG002  (the groups are those of `wanted`)
-        name = pool.variant.name
-        return _cost(self.served[name], pool.accelerator, self._groups[name]).execution_s
+        return self._cost(pool.variant.name, pool.accelerator).execution_s
+
+    def _cost(self, name: str, accelerator: str) -> Cost:
+        group = self._groups[name]
+        return self._calibrator.predict(name, accelerator, group.shape, group.steps, group.guidance)
 
     # -- routing -------------------------------------------------------------------------------------------------
 
@@ -339,7 +309,7 @@ class Admission:
     def _eta(self, choice: Choice, now: float) -> tuple[Eta, Cost]:
         assert choice.variant is not None
         pool = self._view.pool(choice.pool or "")
-        cost = _cost(pool.variant, pool.accelerator, self._groups[choice.variant])
+        cost = self._cost(choice.variant, pool.accelerator)
         own_s = cost.execution_s + cost.encode_s
         raw_s = max(choice.start_s - now + own_s, 1e-3)
         regime = regime_of(raw_s, own_s)
@@ -347,7 +317,7 @@ class Admission:
         if regime < len(ratios) and min(ratios[regime]) > 0:
             median, bound = ratios[regime]
             return Eta(raw_s * median, raw_s * max(median, bound), regime, raw_s), cost
-        return self._prior.admit(raw_s, own_s), cost
+        return self._prior.admit(raw_s, own_s, self._calibrator.sigma(choice.variant, pool.accelerator)), cost
 
     def _refusal(self, choice: Choice, anytime: Choice) -> RefusedError | NoCapacityError:
         """`anytime`: what would be chosen without a deadline."""
@@ -367,41 +337,21 @@ class Admission:
             text = f"no model renders this for so little: the least is {least} credits"
             return RefusedError((Issue("max_credits", text, "price", (str(least),)),), anytime)
         path = _emptied_path(anytime.story)
-        names = tuple(v.name for v in self.served.variants.values() if wanted.terms.mode in v.modes)
+        names = self.names.able(wanted.terms.mode)
         return RefusedError((Issue(path, anytime.sentence, "no_eligible_model", names),), anytime)
 
 
-def served_catalog(config: ServeConfig, catalog: Catalog) -> Catalog:
-    """The part of the catalog that this endpoint serves. Raises KeyError for a variant that is not in it."""
-    names = dict.fromkeys(catalog[name].name for name in config.pools.variants)
-    kept: dict[str, Variant] = {}
-    for name in names:
-        variant = catalog[name]
-        fallbacks = tuple(f for f in variant.fallbacks if catalog[f].name in names)
-        kept[name] = variant.model_copy(update={"fallbacks": fallbacks})
-    return Catalog(variants=kept)
-
-
-_COSTS: dict[tuple[str, str, str], tuple[Variant, Cost]] = {}
-
-
-def _cost(variant: Variant, accelerator: str, group: Group) -> Cost:
-    """Predicted once per variant, accelerator and group. A variant hashes slowly, its identity does not."""
-    key = (variant.name, accelerator, group.key)
-    found = _COSTS.get(key)
-    if found is not None and found[0] is variant:
-        return found[1]
-    cost = predict(variant, accelerator, group.shape, group.steps, group.guidance, load=Load.NONE)
-    if len(_COSTS) > 8192:
-        _COSTS.clear()
-    _COSTS[key] = variant, cost
-    return cost
-
-
-def _implied(has_image: bool, has_video: bool) -> Mode:
-    if has_video:
-        return Mode.VIDEO_TO_VIDEO
-    return Mode.IMAGE_TO_VIDEO if has_image else Mode.TEXT_TO_VIDEO
+def is_near(request: Request, group: Group) -> bool:
+    """Whether `group` renders what was asked for, but for what nobody would notice."""
+    size, seconds = request.size, request.duration_s
+    off = [0.0]
+    if isinstance(size, Fraction):
+        off.append(math.log(group.width / group.height / float(size)))
+    elif size is not None:
+        off += [math.log(group.width / size[0]), math.log(group.height / size[1])]
+    if seconds is not None:
+        off.append(math.log(group.frames / group.fps / seconds) / 2)
+    return max(map(abs, off)) <= _NEAR
 
 
 def _emptied_path(story: Story) -> str:

@@ -107,7 +107,7 @@ class FleetView:
         self._rebuild(report)
 
     def router(self, terms: Terms) -> Router:
-        """The router for these terms. Auto takes any where models are listed, or none that does it is meant for auto."""
+        """The router for these terms. Auto takes any where models are listed, or none of its own does it."""
         open_to_all = terms.variant == "auto" and (terms.allow is not None or terms.mode not in self._auto_modes)
         found = self._routers.get(open_to_all)
         if found is None:

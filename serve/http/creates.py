@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
@@ -95,12 +96,14 @@ async def video_to_video(request: Request, key: Caller) -> Response:
     )
 
 
-async def take(context: Context, uri: str, kind: str, key: ApiKey, path: Path) -> str:
+async def take(context: Context, uri: str, kind: Literal["image", "video"], key: ApiKey, path: Path) -> str:
     """The validated copy of what a client named. Raises WireError at `path`."""
     try:
-        return await context.intake.take(uri, kind, key, path)  # type: ignore[arg-type]
+        return await context.intake.take(uri, kind, key, ".".join(map(str, path)))
+    except InvalidRequestError as error:
+        raise WireError([one.model_copy(update={"path": path}) for one in wire_issues(error.issues, {})]) from error
     except (MediaError, AddressError) as error:
-        code = "invalid_media" if isinstance(error, MediaError) else "address_not_allowed"
+        code = "asset_invalid" if isinstance(error, MediaError) else "asset_url"
         raise WireError([issue(code, path, str(error))]) from error
 
 

@@ -3,8 +3,20 @@
 from typing import Any
 
 from serve.wire.creates import GenerateVideo, ImageToVideo, TextToVideo, VideoToVideo
+from serve.wire.organization import UsageQuery
+from serve.wire.routers import NewRouter, RouterPatch
+from serve.wire.uploads import NewUpload
 
-BODIES: list[Any] = [TextToVideo, ImageToVideo, VideoToVideo, GenerateVideo]
+BODIES: list[Any] = [
+    TextToVideo,
+    ImageToVideo,
+    VideoToVideo,
+    GenerateVideo,
+    NewUpload,
+    UsageQuery,
+    NewRouter,
+    RouterPatch,
+]
 
 DESCRIPTION = """Text, images and videos in, video out: Runway's API, and ours beside it.
 

@@ -82,15 +82,16 @@ def wire_issues(issues: Sequence[Issue], names: Mapping[str, str] = WIRE_NAMES, 
     found = []
     for one in issues:
         path: Path = (*within, *(names.get(part, part) for part in one.path.split(".") if part))
-        # Where choices are given the nearest comes first.
-        suggestion = one.choices[0] if one.choices and one.code in _FIRST_IS_BEST else None
+        suggestion = getattr(one, "suggestion", None)
+        if suggestion is None and one.choices and one.code in _FIRST_IS_BEST:
+            suggestion = one.choices[0]
         found.append(
             WireIssue(code=one.code, path=path, message=one.message, choices=one.choices, suggestion=suggestion)
         )
     return found
 
 
-_FIRST_IS_BEST = frozenset({"shape", "unknown_model", "deadline_cannot_be_kept", "price"})
+_FIRST_IS_BEST = frozenset({"shape", "deadline_cannot_be_kept", "price"})
 
 
 def as_response(request: Request, error: Exception) -> Response:
@@ -116,7 +117,7 @@ def as_response(request: Request, error: Exception) -> Response:
         headers = {"Retry-After": str(wait_s), **({"x-should-retry": "false"} if wait_s > 60 else {})}
         return envelope(request, 429, str(error), headers=headers)
     if isinstance(error, MediaError | AddressError):
-        code = "invalid_media" if isinstance(error, MediaError) else "address_not_allowed"
+        code = "asset_invalid" if isinstance(error, MediaError) else "asset_url"
         path = getattr(error, "path", None)
         return envelope(
             request,

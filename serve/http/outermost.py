@@ -16,7 +16,7 @@ from serve.config import ServeConfig
 from serve.http.errors import as_response, envelope
 
 _OURS_TO_TAKE = re.compile(rb"[A-Za-z0-9._-]{8,64}")
-_MULTIPART_BYTES = 64 << 10  # what a form adds to the file in it
+_MULTIPART_BYTES = 1 << 20  # what a form adds to the file in it; the receiver counts exactly
 
 
 class Answered(Protocol):

@@ -12,8 +12,7 @@ from starlette.responses import Response
 from serve.context import Context
 from serve.keys import caller
 from serve.store.contract import ApiKey
-from serve.wire.base import Model, issue, read
-from serve.wire.base import WireError as WireError
+from serve.wire.base import Model, WireError, issue, read
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,11 +25,11 @@ def context_of(request: Request) -> Context:
     return found
 
 
-async def body_of(request: Request, model: type[Model]) -> Model:
-    """The body as `model`. Raises WireError with every issue."""
+async def body_of(request: Request, model: type[Model], empty: bytes = b"") -> Model:
+    """The body as `model`; `empty` is read where there is none. Raises WireError with every issue."""
     context = context_of(request)
     limits = context.config.limits
-    raw = await request.body()
+    raw = await request.body() or empty
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise WireError(
