@@ -27,7 +27,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 BUSY_S = 5.0
-_BACKOFF = Backoff(budget_s=5.0, first_s=0.02, longest_s=0.5)
+_BACKOFF = Backoff(budget_s=2.0, first_s=0.02, longest_s=0.5)
 # SQLite's own, in the low byte of its extended codes: BUSY, LOCKED, READONLY (a directory that vanished), IOERR, FULL,
 # CANTOPEN, PROTOCOL. Any other OperationalError is a wrong statement or a wrong file.
 _SQLITE_PASSING = frozenset({5, 6, 8, 10, 13, 14, 15})

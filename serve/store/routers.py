@@ -29,8 +29,10 @@ class SqlRouters:
     @writing
     def create(self, connection: Connection, router: RouterConfig) -> bool:
         # DO NOTHING on the slug alone: an id that is taken is a mistake, and says so.
-        statement = self._db.insert(_ROUTERS).on_conflict_do_nothing(index_elements=["key_id", "slug"])
-        return connection.execute(statement, _router_row(router)).rowcount > 0
+        statement = (
+            self._db.insert(_ROUTERS).on_conflict_do_nothing(index_elements=["key_id", "slug"]).returning(_ROUTERS.c.id)
+        )
+        return connection.execute(statement, _router_row(router)).first() is not None
 
     @reading
     def get(self, connection: Connection, key_id: str, router_id: str) -> RouterConfig | None:

@@ -109,7 +109,7 @@ class SqlTasks(Leases):
 
     def __init__(self, db: Database) -> None:
         super().__init__(db)
-        self._remember = db.insert(tables.idempotency).on_conflict_do_nothing()
+        self._remember = db.insert(tables.idempotency).on_conflict_do_nothing().returning(tables.idempotency.c.name)
 
     @writing
     def submit(
@@ -248,7 +248,7 @@ class SqlTasks(Leases):
             "created_at": now,
         }
         # The insert waits for one of the same key that is under way: of two submits one finds the other's tasks.
-        if connection.execute(self._remember, entry).rowcount > 0:
+        if connection.execute(self._remember, entry).first() is not None:
             return None
         digest, ids = connection.execute(_SEEN, {"key": key_id, "name": idempotency.key}).one()
         if digest != idempotency.digest:
