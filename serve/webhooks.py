@@ -9,14 +9,16 @@ import base64
 import logging
 import random
 import threading
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from time import time
+from urllib.parse import urlsplit
 
 import httpx
-from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
-from schemas.errors import InvalidRequestError, Issue
+from schemas.errors import ConfigError, InvalidRequestError, Issue
 from serve.config import ServeConfig
 from serve.errors import AddressError, StoreUnavailableError
 from serve.keys import derived, load_secret
@@ -25,9 +27,11 @@ from serve.store.contract import Delivery, Store
 
 PREFIX = "whsec_"
 
-_AT_ONCE = 32
+_CLAIMED = 256
+_A_HOST = 8  # at once
+_COOLING_S = 30.0  # a host that did not answer is left alone for so long
 _ANSWER_BYTES = 4096  # read so that the receiver sees its answer taken; never looked at
-_CLAIM_MARGIN_S = 30.0
+_CLAIM_MARGIN_S = 60.0
 _POLL_S = 1.0
 _MOST_DOUBLINGS = 30
 
@@ -50,12 +54,20 @@ def webhook_secret(store: Store, config: ServeConfig, key_id: str) -> str:
     the endpoint's name for another. Blocking.
     """
     if config.webhooks.secret is not None:
+        try:
+            Webhook(config.webhooks.secret)
+        except (ValueError, RuntimeError, EmptyWebhookSecretError) as error:
+            raise ConfigError(f"webhooks.secret: not 'whsec_' and base64: {type(error).__name__}") from error
         return config.webhooks.secret
     return PREFIX + base64.b64encode(derived(load_secret(store), "webhook", key_id)).decode()
 
 
 class Deliverer:
-    """Sends what is due. Several may run: a message is claimed by one at a time. Blocking: give it a thread."""
+    """Sends what is due. Several may run: a message is claimed by one at a time. Blocking: give it a thread.
+
+    Hosts do not wait for each other: each has a few lanes of its own, and the messages of one that does not answer are
+    passed over for a while, uncounted, however many they are.
+    """
 
     def __init__(
         self,
@@ -69,28 +81,46 @@ class Deliverer:
         self._store, self._config, self._now, self._jitter = store, config, now, jitter
         self._outbound = outbound or Outbound(allow_private=config.media.allow_private)
         self._signers: dict[str, Webhook] = {}
+        self._cooling: dict[str, float] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. A store that is away for a while is waited for."""
         while not stop.is_set():
             try:
-                sent = self.run_once()
+                claimed, _ = self._round()
             except StoreUnavailableError as error:
                 log.warning("webhooks wait for the store: %s", error)
-                sent = 0
-            if not sent:
+                claimed = 0
+            if not claimed:
                 stop.wait(_POLL_S)
 
     def run_once(self) -> int:
         """Send what is due now, side by side; how many attempts were made."""
-        claim_s = self._config.webhooks.timeout_s + _CLAIM_MARGIN_S
-        due = self._store.deliveries.due(self._now(), _AT_ONCE, claim_s=claim_s)
-        if due:
-            asyncio.run(self._send_all(due))
-        return len(due)
+        return self._round()[1]
 
-    async def _send_all(self, due: tuple[Delivery, ...]) -> None:
-        await asyncio.gather(*(self._deliver(delivery) for delivery in due))
+    def _round(self) -> tuple[int, int]:
+        """Messages claimed, attempts made. What is claimed and not attempted comes again when its claim runs out."""
+        now = self._now()
+        self._cooling = {host: until for host, until in self._cooling.items() if until > now}
+        due = self._store.deliveries.due(now, _CLAIMED, claim_s=self._config.webhooks.timeout_s + _CLAIM_MARGIN_S)
+        by_host: dict[str, deque[Delivery]] = {}
+        for delivery in due:
+            by_host.setdefault(_host(delivery.url), deque()).append(delivery)
+        return len(due), asyncio.run(self._send_all(by_host, now + _CLAIM_MARGIN_S)) if due else 0
+
+    async def _send_all(self, by_host: dict[str, deque[Delivery]], until: float) -> int:
+        made = 0
+
+        async def lane(host: str, waiting: deque[Delivery]) -> None:
+            nonlocal made
+            # Nothing is begun that could outlast its claim.
+            while waiting and host not in self._cooling and self._now() < until:
+                made += 1
+                await self._deliver(waiting.popleft())
+
+        lanes = ((host, waiting) for host, waiting in by_host.items() for _ in range(min(_A_HOST, len(waiting))))
+        await asyncio.gather(*(lane(host, waiting) for host, waiting in lanes))
+        return made
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
@@ -143,13 +173,20 @@ class Deliverer:
                 return f"answered {answer.status}{redirect}", answer.status == 410
         except AddressError as error:
             return str(error), False  # DNS may be mended
-        except TimeoutError:
-            return f"no answer within {timeout_s:g} s", False
-        except (httpx.TransportError, httpx.InvalidURL, OSError) as error:
-            return f"no answer: {type(error).__name__}", False
+        except (httpx.TransportError, httpx.InvalidURL, OSError) as error:  # TimeoutError is an OSError
+            self._cooling[_host(delivery.url)] = self._now() + _COOLING_S
+            timed_out = isinstance(error, TimeoutError)
+            return f"no answer within {timeout_s:g} s" if timed_out else f"no answer: {type(error).__name__}", False
 
     def _signer(self, key_id: str) -> Webhook:
         signer = self._signers.get(key_id)
         if signer is None:
             signer = self._signers[key_id] = Webhook(webhook_secret(self._store, self._config, key_id))
         return signer
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return url

@@ -25,11 +25,16 @@ T = TypeVar("T")
 SCHEMES = ("https://", "data:", "runway://")
 _UPLOAD = re.compile(r"runway://([0-9a-f-]{36})")
 _THREADS = 4  # a decoded image may take 256 MB
+# What comes in lies on our disk meanwhile: at most 16 × 32 MB and 8 × 200 MB.
 _FETCHES = 16
+_UPLOADS = 8
 
 
 class Intake:
-    """Takes media for one ingress process. `now` is the clock by which uploads expire."""
+    """Takes media for one ingress process. `now` is the clock by which uploads expire.
+
+    `receiving` is held by whoever takes in an upload.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class Intake:
         self._outbound = outbound or Outbound(allow_private=config.media.allow_private)
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="media")
         self._fetching = asyncio.Semaphore(_FETCHES)
+        self.receiving = asyncio.Semaphore(_UPLOADS)
 
     async def take(self, uri: str, kind: Kind | str, key: ApiKey, path: str) -> str:
         """Check what `uri` leads to, store it once, and return its URI in the object store.

@@ -1,18 +1,20 @@
 """Uploads: a place to send one file to, for a while; afterwards it is media like any other, for the same key."""
 
 import asyncio
+import logging
 import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from schemas.errors import RushesError
 from serve.context import Context
 from serve.media.check import refused
 from serve.media.urls import is_signed, signature
@@ -26,8 +28,9 @@ MAX_FIELDS = 20
 MAX_FIELD_BYTES = 16 << 10
 _ENVELOPE_BYTES = 256 << 10  # boundaries, headers and fields around the file
 _READ_S, _TOTAL_S = 30.0, 900.0
-_MOST_AT_ONCE = 8  # each lies on our disk meanwhile
-_receiving = asyncio.Semaphore(_MOST_AT_ONCE)
+_SWEEP_S = 600.0
+
+log = logging.getLogger(__name__)
 
 
 def create(context: Context, key: ApiKey, filename: str) -> dict[str, object]:
@@ -68,7 +71,7 @@ async def receive(request: Request, upload_id: str) -> Response:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most_bytes + _ENVELOPE_BYTES:
         raise _too_large(most_bytes)
-    async with _receiving:
+    async with context.intake.receiving:
         # Not `TemporaryDirectory`: its own cleaning would run on the loop.
         with tempfile.NamedTemporaryFile(prefix="rushes-upload-") as spool:
             content_type = request.headers.get("content-type", "")
@@ -87,6 +90,32 @@ def sweep(store: Store, objects: ObjectStore, now: float) -> int:
         objects.delete([upload.object_key])
         store.uploads.remove(upload.id)
     return len(expired)
+
+
+def include(app: FastAPI, context: Context) -> None:
+    """Sweep now and then while the application runs. Several processes may: a sweep twice is a sweep."""
+    sweeping: list[asyncio.Task[None]] = []
+
+    async def start() -> None:
+        sweeping.append(asyncio.create_task(_sweep_now_and_then(context)))
+
+    async def stop() -> None:
+        sweeping.pop().cancel()
+
+    app.state.starting.append(start)
+    app.state.stopping.append(stop)
+
+
+async def _sweep_now_and_then(context: Context) -> None:
+    while True:
+        try:
+            removed = await asyncio.to_thread(sweep, context.store, context.objects, context.now())
+        except RushesError as error:
+            log.warning("expired uploads stay for now: %s", error)
+        else:
+            if removed:
+                log.info("removed %d expired uploads", removed)
+        await asyncio.sleep(_SWEEP_S)
 
 
 def _waiting(context: Context, upload_id: str) -> Upload:

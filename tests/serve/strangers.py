@@ -77,7 +77,7 @@ def drip(content_type: str, every_s: float) -> Script:
     """A byte now and then, for ever: each wait is short, the whole has no end."""
 
     def script(visit: Visit) -> None:
-        visit.head(200, f"Content-Type: {content_type}", "Content-Length: 1000000")
+        visit.head(200, f"Content-Type: {content_type}", "Content-Length: 90000")
         while not visit.over.wait(every_s) and visit.send(b"x"):
             pass
 
