@@ -10,10 +10,11 @@ from typing import Protocol
 
 from schemas.clip import Status
 from schemas.errors import PermanentError
-from serve.store.contract import Store
-from serve.tasks import LIVE
+from serve.store.contract import Batch, Store
 
 OPTIONS_NOTE = "bulk/"  # + batch id: its options, for a run that another process begins again
+HOLD_NOTE = "bulk-held/"  # + batch id: which process works on it, and when it last said so
+SILENT_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -62,24 +63,54 @@ class BulkRunner(Protocol):
         ...
 
 
-def bring_up_to_date(bulk: BulkRunner, store: Store, now: float) -> int:
-    """One look at the runs that are under way: what they came to goes into the store, and those that no process works
-    on (it died) are begun again. Returns how many are still under way."""
-    live = 0
-    for batch in store.batches.unfinished_runs():
-        progress = bulk.progress(batch.id)
-        if progress is None:
-            kept = store.notes.read(OPTIONS_NOTE + batch.id)
-            options = BulkOptions(**kept) if isinstance(kept, dict) else BulkOptions()  # type: ignore[arg-type]
-            try:
-                bulk.start(batch.id, batch.manifest_uri or "", batch.run_uri or "", options)
-            except PermanentError as error:
-                store.batches.update(batch.id, Status.FAILED, {}, 0.0, now, str(error)[:300])
-                continue
-            live += 1
-            continue
-        store.batches.update(
-            batch.id, progress.status, progress.counts, progress.billed_usd, now, progress.failure[:300]
-        )
-        live += progress.status in LIVE
-    return live
+class BulkFollower:
+    """Brings the store up to date with the runs of this process, and takes up those whose process is gone.
+
+    Of several ingresses each has a runner. Who works on a run says so in a note, again and again; when it has been
+    silent for `SILENT_S` another one claims the run, looks a turn later whether its claim still stands, and begins it.
+    """
+
+    def __init__(self, bulk: BulkRunner, store: Store, me: str) -> None:
+        self._bulk, self._store, self._me = bulk, store, me
+        self._mine: set[str] = set()
+
+    def hold(self, batch_id: str, now: float) -> None:
+        """This process works on the run."""
+        self._mine.add(batch_id)
+        self._store.notes.write(HOLD_NOTE + batch_id, {"by": self._me, "at": now})
+
+    def look(self, now: float) -> int:
+        """One turn. Returns how many runs are under way, anywhere."""
+        under_way = self._store.batches.unfinished_runs()
+        for batch in under_way:
+            progress = self._bulk.progress(batch.id)
+            if progress is not None:
+                self.hold(batch.id, now)
+                self._store.batches.update(
+                    batch.id, progress.status, progress.counts, progress.billed_usd, now, progress.failure[:300]
+                )
+            elif self._is_free(batch.id, now):
+                self._begin(batch, now)
+        for batch_id in self._mine - {batch.id for batch in under_way}:
+            # Cancelled by way of another ingress, or over.
+            self._bulk.cancel(batch_id)
+            self._mine.discard(batch_id)
+        return len(under_way)
+
+    def _is_free(self, batch_id: str, now: float) -> bool:
+        held = self._store.notes.read(HOLD_NOTE + batch_id)
+        if isinstance(held, dict) and held.get("by") == self._me:
+            return True
+        at = held.get("at") if isinstance(held, dict) else None
+        if not isinstance(at, int | float) or now - at > SILENT_S:
+            self.hold(batch_id, now)  # a claim: whoever wrote last has it at the next turn
+        return False
+
+    def _begin(self, batch: Batch, now: float) -> None:
+        kept = self._store.notes.read(OPTIONS_NOTE + batch.id)
+        options = BulkOptions(**kept) if isinstance(kept, dict) else BulkOptions()  # type: ignore[arg-type]
+        try:
+            self._bulk.start(batch.id, batch.manifest_uri or "", batch.run_uri or "", options)
+            self.hold(batch.id, now)
+        except PermanentError as error:
+            self._store.batches.update(batch.id, Status.FAILED, {}, 0.0, now, str(error)[:300])

@@ -5,6 +5,8 @@ values by construction: variants and pools come from the catalog, routes are tem
 (reasons, shapes) is counted as 'other' once there are many.
 """
 
+import os
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
@@ -161,7 +163,8 @@ class DispatchMetrics:
 class IngressMetrics:
     """What one ingress process counts. `ingress` names the process: each keeps its own series, to be summed."""
 
-    def __init__(self, ingress: str = "0") -> None:
+    def __init__(self, ingress: str | None = None) -> None:
+        ingress = ingress or f"{platform.node()[:60]}-{os.getpid()}"
         self.registry = registry = CollectorRegistry()
         self._ingress = ingress
         self._kind, self._route = _Few(20), _Few(80)

@@ -76,7 +76,7 @@ _SCHEMA = {
 
 
 @router.post("/v1/estimates", summary="Price, seconds and ETA of a create, and why", openapi_extra=_SCHEMA)
-async def estimate(request: Request, key: Caller) -> Response:
+async def estimate(request: Request, key: Caller) -> Response:  # noqa: ARG001
     given = await body_of(request, AnyBody)
     context = context_of(request)
     fields = given.model_extra or {}

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from schemas.clip import Status
 from schemas.errors import ConfigError, RushesError
 from schemas.request import Request as Wanted
-from serve.bulk import OPTIONS_NOTE, BulkOptions, BulkRunner, bring_up_to_date
+from serve.bulk import OPTIONS_NOTE, BulkFollower, BulkOptions, BulkRunner
 from serve.context import Context
 from serve.http.routes import context_of, in_thread
 from serve.store.contract import ApiKey, Batch
@@ -48,14 +48,25 @@ def include(app: FastAPI, context: Context) -> None:
 async def follow_runs(app: FastAPI, context: Context) -> None:
     """Until cancelled. A runner may be given later than the start."""
     while True:
-        bulk: BulkRunner | None = getattr(app.state, "bulk", None)
-        if bulk is not None:
+        follower = follower_of(app, context)
+        if follower is not None:
             try:
-                await in_thread(bring_up_to_date, bulk, context.store, context.now())
+                await in_thread(follower.look, context.now())
             except Exception:
                 # The runs go on by themselves; only what is shown of them is late.
                 log.exception("bulk runs could not be looked at; tried again")
         await asyncio.sleep(FOLLOW_S)
+
+
+def follower_of(app: FastAPI, context: Context) -> BulkFollower | None:
+    """The process's own; None without a runner."""
+    bulk: BulkRunner | None = getattr(app.state, "bulk", None)
+    if bulk is None:
+        return None
+    found: BulkFollower | None = getattr(app.state, "bulk_follower", None)
+    if found is None:
+        found = app.state.bulk_follower = BulkFollower(bulk, context.store, uuid.uuid4().hex)
+    return found
 
 
 async def from_manifest(
@@ -120,6 +131,9 @@ async def _begin(
     )
     # Stored first: a run that begins and is lost with this process is begun again by whoever follows.
     await in_thread(context.store.notes.write, OPTIONS_NOTE + batch_id, asdict(options))
+    follower = follower_of(request.app, context)
+    assert follower is not None
+    await in_thread(follower.hold, batch_id, context.now())
     await in_thread(context.store.batches.create, batch)
     try:
         await in_thread(bulk.start, batch_id, manifest_uri, out, options)

@@ -61,7 +61,7 @@ function chosenVariants() {
 function fillVariants() {
   const select = $("variant"), before = select.value;
   select.replaceChildren(el("option", { value: "auto" }, "auto: the router chooses"));
-  for (const variant of state.variants) select.append(el("option", { value: variant.name }, variant.name));
+  for (const variant of state.variants) select.append(el("option", { value: variant.name }, variant.aliases.length ? `${variant.name} (${variant.aliases.join(", ")})` : variant.name));
   select.value = [...select.options].some((option) => option.value === before) ? before : "auto";
   fillShapes();
 }
@@ -77,7 +77,7 @@ function fillShapes() {
   const able = chosenVariants();
   const union = (field) => [...new Set(able.flatMap((variant) => variant[field]))];
   refill($("ratio"), union("ratios"), (ratio) => ratio.replace(":", " × "), able[0]?.default.ratio);
-  refill($("duration"), union("durations").sort((a, b) => a - b), (s) => `${s} s`, able[0]?.default.duration);
+  refill($("duration"), union("durations").sort((a, b) => a - b), (s) => `${Number(s.toFixed(2))} s`, able[0]?.default.duration);
   const only = able.length === 1 ? able[0] : null;
   $("variant-note").textContent = only
     ? `${only.title || only.name}. ${only.measured ? "Times measured." : "Times estimated, not measured here."}` : "";
@@ -192,9 +192,9 @@ function showQuote(said) {
   $("quote-usd").textContent = said.routed ? usd(said.estimatedCost.usd) : "–";
   $("quote-credits").textContent = said.routed ? `${said.estimatedCost.credits} credit${said.estimatedCost.credits === 1 ? "" : "s"}, ${said.gpuSeconds.toFixed(1)} s of compute` : "";
   $("quote-eta").textContent = said.routed ? `in ${seconds(said.seconds)}` : "not now";
-  $("quote-p90").textContent = said.routed ? `nine of ten times within ${seconds(said.secondsP90)}` : "";
-  $("quote-sentence").textContent = said.routed ? `${said.variant}: ${said.words}` : said.words;
-  $("quote-steps").replaceChildren(...said.steps.map((step) => el("li", {}, step)));
+  $("quote-p90").textContent = said.routed ? `9 of 10 within ${seconds(said.secondsP90)}` : "";
+  $("quote-sentence").replaceChildren(...(said.routed ? [el("strong", {}, said.variant), `: ${said.words}${said.measured ? "" : " (its times are estimated, not measured)"}`] : [said.words]));
+  $("quote-steps").replaceChildren(...said.explanation.map((line) => el("li", {}, line)));
   $("quote-alternatives").hidden = !said.alternatives.length;
   $("quote-alternatives").tBodies[0].replaceChildren(...said.alternatives.map((other) => el("tr", { class: other.chosen ? "taken" : "" },
     el("td", {}, other.variant + (other.chosen ? " ✓" : "")), el("td", {}, usd(other.usd)), el("td", {}, other.seconds == null ? "–" : seconds(other.seconds)))));
@@ -271,10 +271,11 @@ function draw(entry, before) {
   bar.value = task.status === "RUNNING" ? task.progress ?? 0 : 0;
   bar.setAttribute("aria-label", `Progress: ${percent(bar.value)}`);
   const bits = [task.variant || task.model];
-  if (task.shape) bits.push(task.shape);
+  const made = task.rendered;
+  if (made) bits.push(`${made.width} × ${made.height}`, `${Number(made.durationSeconds.toFixed(1))} s`);
   if (task.seed != null) bits.push(`seed ${task.seed}`);
   const cost = task.cost ?? task.estimatedCost;
-  if (cost) bits.push(task.cost ? `billed ${usd(cost.usd ?? cost.credits / 100)}` : `quoted ${usd(cost.usd ?? cost.credits / 100)}`);
+  if (cost) bits.push(task.cost ? (cost.usd ? `billed ${usd(cost.usd)}` : "nothing billed") : cost.usd ? `quoted ${usd(cost.usd)}` : "free");
   if (task.fallbackReason) bits.push(`instead of ${task.offeredVariant ?? "the first choice"}: ${task.fallbackReason}`);
   part(".detail").textContent = bits.filter(Boolean).join(" · ");
   tick(entry);
@@ -328,8 +329,8 @@ function tick({ node, task }) {
   const line = node.querySelector(".state"), now = Date.now() + state.skew_ms;
   const left = (instant) => (instant ? (Date.parse(instant) - now) / 1000 : null);
   const eta = left(task.eta), bound = left(task.etaP90);
-  const done = eta == null ? "" : eta > 0.5 ? `, done in ${seconds(eta)}` : ", any moment now";
-  const within = bound != null && bound > 0.5 && eta > 0.5 ? ` (nine of ten within ${seconds(bound)})` : "";
+  const done = eta == null ? "" : eta > 0.5 ? `, done in ${seconds(eta)}` : ", about now";
+  const within = bound != null && bound > 0.5 && eta > 0.5 ? ` (9 of 10 within ${seconds(bound)})` : "";
   let text = "";
   if (task.status === "RUNNING") text = `${STAGE[task.stage] ?? "rendering"} ${percent(task.progress ?? 0)}${done}${within}`;
   else if (task.status === "PENDING") text = `${task.queuePosition ? `${task.queuePosition} ahead` : "next in line"}${done}${within}`;
@@ -370,7 +371,7 @@ async function loadPools() {
   $("pools").replaceChildren(...pools.map((pool) => el("tr", { title: pool.lastFailure || "" },
     el("td", {}, pool.name),
     el("td", {}, el("span", { class: "badge", "data-tone": pool.healthy ? (pool.replicas ? "good" : "") : "bad" }, pool.healthy ? (pool.busy ? "busy" : pool.replicas ? "ready" : pool.starting ? "starting" : "asleep") : "down")),
-    el("td", {}, pool.starting ? `${pool.replicas} + ${pool.starting} starting` : String(pool.replicas)),
+    el("td", { class: "hide-small" }, pool.starting ? `${pool.replicas} + ${pool.starting} starting` : String(pool.replicas)),
     el("td", {}, String(pool.queued)),
     el("td", {}, pool.startsInSeconds == null ? "–" : pool.startsInSeconds < 0.5 ? "at once" : seconds(pool.startsInSeconds)))));
   $("pools-age").textContent = report.stale ? "The dispatcher has not reported lately: tasks are accepted and kept, and start when it is back." : report.draining ? "Draining: what runs is finished, nothing new is begun." : "";
