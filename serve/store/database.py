@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, Table, create_engine, event
+from sqlalchemy import Connection, Engine, FromClause, Row, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -124,11 +125,19 @@ def _sqlite_engines(url: URL) -> tuple[Engine, Engine]:
     # A pool of one is the lock between the threads that write; the timeout is how long they wait for each other.
     writer = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=BUSY_S, connect_args=_SQLITE_CONNECT)
     reader = create_engine(url, pool_size=8, max_overflow=56, pool_timeout=BUSY_S, connect_args=_SQLITE_CONNECT)
-    event.listen(writer, "connect", _prepare_sqlite)
-    event.listen(reader, "connect", _prepare_sqlite)
+    for engine in (writer, reader):
+        engine.dialect.statement_compiler = _SqliteCompiler
+        event.listen(engine, "connect", _prepare_sqlite)
     # pysqlite begins nothing by itself (isolation_level None): the writer does here, readers never do.
     event.listen(writer, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return writer, reader
+
+
+class _SqliteCompiler(SQLiteCompiler):
+    """Says what `with_hint` was given after the table's name."""
+
+    def get_from_hint_text(self, table: FromClause, text: str | None) -> str | None:  # noqa: ARG002 - SQLAlchemy gives it
+        return text
 
 
 _SQLITE_CONNECT = {"timeout": BUSY_S, "check_same_thread": False, "isolation_level": None}

@@ -3,6 +3,8 @@
 Each index belongs to one question; partial ones keep what waits apart from the millions that have ended.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -13,12 +15,12 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Select,
     Sequence,
     Table,
     Text,
     UniqueConstraint,
     literal_column,
-    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -40,6 +42,11 @@ class Words(TypeDecorator[str]):
         if value is None or (value.isascii() and "\x00" not in value):
             return value
         return value.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def by_index(statement: Select[Any], name: str) -> Select[Any]:
+    """SQLite knows nothing of how many are in which status, and would pass a partial index by."""
+    return statement.with_hint(tasks, f"INDEXED BY {name}", "sqlite")
 
 
 # SQLite's rowid is what its INTEGER PRIMARY KEY names.
@@ -88,17 +95,18 @@ tasks = Table(
 
 _PENDING = tasks.c.status == literal_column(f"'{Status.PENDING}'")
 _AGAIN = _PENDING & (tasks.c.attempts > literal_column("0"))
+_DEAD = tasks.c.dead.is_(True)
 _THROTTLED = tasks.c.status == literal_column(f"'{Status.THROTTLED}'")
 
-# `position`, `counts`, and whoever asks for one status (few are RUNNING: the leases need no index of their own).
-Index("tasks_by_status", tasks.c.status, tasks.c.priority, tasks.c.seq)
-# The dispatcher's two questions.
-Index("tasks_pending", tasks.c.seq, sqlite_where=_PENDING, postgresql_where=_PENDING)
+# The queue in order, those that run (few: leases need no index of their own), the latest that ended so, the counts.
+Index("tasks_by_status", tasks.c.status, tasks.c.seq)
+Index("tasks_ahead", tasks.c.priority, tasks.c.seq, sqlite_where=_PENDING, postgresql_where=_PENDING)
 Index("tasks_again", tasks.c.not_before, sqlite_where=_AGAIN, postgresql_where=_AGAIN)
-# A key's: how many are live, which come next, what was made today, the latest.
+# A key's: how many are live, the latest, those of a day, which are released next.
 Index("tasks_by_key", tasks.c.key_id, tasks.c.status, tasks.c.seq)
-Index("tasks_throttled", tasks.c.key_id, tasks.c.seq, sqlite_where=_THROTTLED, postgresql_where=_THROTTLED)
+Index("tasks_latest", tasks.c.key_id, tasks.c.seq)
 Index("tasks_by_day", tasks.c.key_id, tasks.c.created_at)
+Index("tasks_throttled", tasks.c.key_id, tasks.c.seq, sqlite_where=_THROTTLED, postgresql_where=_THROTTLED)
 Index(
     "tasks_by_batch",
     tasks.c.batch_id,
@@ -106,7 +114,7 @@ Index(
     sqlite_where=tasks.c.batch_id.is_not(None),
     postgresql_where=tasks.c.batch_id.is_not(None),
 )
-Index("tasks_dead", tasks.c.key_id, sqlite_where=text("dead = 1"), postgresql_where=text("dead"))
+Index("tasks_dead", tasks.c.key_id, sqlite_where=_DEAD, postgresql_where=_DEAD)
 
 idempotency = Table(
     "idempotency",

@@ -47,15 +47,17 @@ _QUEUE = (
     .order_by(_TASKS.c.seq)
     .limit(bindparam("n"))
 )
-_AGAIN = (
+_AGAIN = tables.by_index(
     select_tasks()
     .where(_PENDING, _TASKS.c.attempts > literal_column("0"), _TASKS.c.not_before <= bindparam("now"))
-    .order_by(_TASKS.c.not_before)
+    .order_by(_TASKS.c.not_before),
+    "tasks_again",
 )
+_ONE_AHEAD = tables.by_index(select(literal(1)).select_from(_TASKS).where(_PENDING), "tasks_ahead")
 _AHEAD = select(func.count()).select_from(
     union_all(
-        select(literal(1)).where(_PENDING, _TASKS.c.priority > bindparam("priority")),
-        select(literal(1)).where(_PENDING, _TASKS.c.priority == bindparam("priority"), _TASKS.c.seq < bindparam("seq")),
+        _ONE_AHEAD.where(_TASKS.c.priority > bindparam("priority")),
+        _ONE_AHEAD.where(_TASKS.c.priority == bindparam("priority"), _TASKS.c.seq < bindparam("seq")),
     )
     .limit(MOST_AHEAD)
     .subquery()
@@ -78,7 +80,9 @@ _THROTTLED_OF = (
     .limit(bindparam("n"))
     .with_for_update(skip_locked=True)  # one that is being cancelled is none to release
 )
-_THROTTLED_KEYS = select(_TASKS.c.key_id).where(_THROTTLED).distinct().order_by(_TASKS.c.key_id)
+_THROTTLED_KEYS = tables.by_index(
+    select(_TASKS.c.key_id).where(_THROTTLED).distinct().order_by(_TASKS.c.key_id), "tasks_throttled"
+)
 _RELEASE = (
     update(_TASKS).where(_TASKS.c.seq == bindparam("old")).values(seq=bindparam("new"), status=Status.PENDING.value)
 )
@@ -89,6 +93,7 @@ _REPRICE = (
     .where(_TASKS.c.id == bindparam("task"), _TASKS.c.status.in_((Status.PENDING.value, Status.THROTTLED.value)))
     .values(render_group=bindparam("group"), story=bindparam("told"))
 )
+_DEAD = tables.by_index(select(func.count()).select_from(_TASKS).where(_TASKS.c.dead.is_(True)), "tasks_dead")
 _USAGE = (
     select(_TASKS.c.day, _TASKS.c.model, func.count(), func.sum(_TASKS.c.billed_usd))
     .where(
@@ -201,7 +206,7 @@ class SqlTasks(Leases):
     @reading
     def counts(self, connection: Connection, key_id: str | None = None) -> Counts:
         by_status = select(_TASKS.c.status, func.count()).group_by(_TASKS.c.status)
-        dead = select(func.count()).select_from(_TASKS).where(text("dead = 1" if self._db.is_sqlite else "dead"))
+        dead = _DEAD
         if key_id is not None:
             by_status, dead = by_status.where(_TASKS.c.key_id == key_id), dead.where(_TASKS.c.key_id == key_id)
         found: dict[str, int] = dict(connection.execute(by_status).all())
@@ -218,16 +223,18 @@ class SqlTasks(Leases):
         batch_id: str | None = None,
         before_seq: int | None = None,
     ) -> tuple[StoredTask, ...]:
-        statement = select_tasks().where(_TASKS.c.deleted.is_(False)).order_by(_TASKS.c.seq.desc()).limit(limit)
-        if statuses:
-            statement = statement.where(_TASKS.c.status.in_([status.value for status in statuses]))
+        latest = select_tasks().where(_TASKS.c.deleted.is_(False)).order_by(_TASKS.c.seq.desc()).limit(limit)
         if key_id is not None:
-            statement = statement.where(_TASKS.c.key_id == key_id)
+            latest = latest.where(_TASKS.c.key_id == key_id)
         if batch_id is not None:
-            statement = statement.where(_TASKS.c.batch_id == batch_id)
+            latest = latest.where(_TASKS.c.batch_id == batch_id)
         if before_seq is not None:
-            statement = statement.where(_TASKS.c.seq < before_seq)
-        return tuple(map(stored_task, connection.execute(statement)))
+            latest = latest.where(_TASKS.c.seq < before_seq)
+        # Status by status, each from the end of its index: asked for together they would all be sorted.
+        each = [latest.where(_TASKS.c.status == status.value) for status in dict.fromkeys(statuses)] or [latest]
+        rows = [row for statement in each for row in connection.execute(statement)]
+        rows.sort(key=lambda row: row.seq, reverse=True)
+        return tuple(map(stored_task, rows[:limit]))
 
     @reading
     def usage(
