@@ -114,6 +114,47 @@ class Publisher:
         self._ledger.write(record)
         return record
 
+    def found(self, task: Task, group: Group) -> Record | None:
+        """The record of a clip that an earlier attempt stored before it died; None where there is none.
+
+        Seconds and variant are those that the file itself tells of.
+        """
+        clip_format = ClipFormat(group.clip_format)
+        key = self._names.clip(self._variant.name, task.fingerprint, clip_format.suffix)
+        if self._store.head(key) is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix=f"rushes-{task.fingerprint[:_SHORT_FINGERPRINT]}-") as folder:
+            path = Path(folder, f"clip.{clip_format.suffix}")
+            self._store.download(key, path)
+            digest, clip_bytes = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size
+            try:
+                inside = read_metadata(path)
+            except MediaError:
+                inside = {}
+        made = Group.model_validate({"variant": self._variant.name, **inside.get("group", group.model_dump())})
+        timings = Timings.model_validate(inside.get("timings", {}))
+        return Record(
+            fingerprint=task.fingerprint,
+            status=Status.SUCCEEDED,
+            variant=str(inside.get("variant", self._variant.name)),
+            revision=str(inside.get("revision", self._revision)),
+            seed=task.seed,
+            clip=Clip(
+                uri=self._store.uri(key),
+                poster_uri=self._store.uri(self._names.poster(self._variant.name, task.fingerprint)),
+                sha256=digest,
+                clip_bytes=clip_bytes,
+                width=made.width,
+                height=made.height,
+                frames=made.frames,
+                fps=made.fps,
+            ),
+            timings=timings,
+            billed_gpu_s=timings.render_s * (self._variant.needs.gpus or 1.0),
+            billed_usd=timings.render_s / 3600 * self._variant.price_usd_per_gpu_hour,
+            finished_at=self._instant(),
+        )
+
     def record_failure(self, failure: TaskFailure, *, attempts: int = 0, quarantined: bool = False) -> Record:
         """Record that a task has no clip and why, for people in `failures/` too. Nothing is billed."""
         record = Record(

@@ -18,7 +18,7 @@ from schemas.errors import ConfigError
 
 # What the actors import, and nothing else, travels to a remote cluster.
 _TOLD = ("RUSHES_", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_S3_ADDRESSING_STYLE")
-_ROOMS = ("schemas", "storage", "models", "cluster", "actors", "pipelines", "rushes")
+_ROOMS = ("schemas", "storage", "models", "cluster", "actors", "pipelines", "serve", "rushes")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from cluster.fairness import Shares
 from cluster.routing import Choice, Estimate, Router, estimate_by_cost
 from cluster.story import Reason
 from cluster.terms import Wanted
-from cluster.timeline import Memory, Timelines
+from cluster.timeline import Memory, Planned, Timelines
 from schemas.catalog import Variant
 
 Replica = Hashable
@@ -218,9 +218,22 @@ class Dispatcher:
             self._starts.clear()
 
     def withdraw(self, task: int, now_s: float) -> None:
-        """A queued task was cancelled."""
+        """A queued task was cancelled, or one that found nobody who could hold it."""
+        if self._parked.pop(task, None) is not None:
+            return
         self.timelines.withdraw(task, now_s)
         self.shares.leave(self._tickets.pop(task).tenant)
+        self._starts.clear()
+
+    def reestimate(self, now_s: float) -> None:
+        """What the estimate is made of has changed: predict everything that waits anew. Reads the whole queue, so it
+        is for new fits, not for every observation."""
+
+        def work_s(planned: Planned, group: str) -> float:
+            pool = self.pools[f"{self.names[planned.variant]}/{group}"]
+            return self.router.estimate(pool, self._tickets[planned.task].wanted)
+
+        self.timelines.reestimate(work_s, now_s)
         self._starts.clear()
 
     def starts(self, variant: int, now_s: float) -> dict[str, tuple[float, int]]:

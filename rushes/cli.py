@@ -16,6 +16,8 @@ from cluster.topology import imagined_topology
 from rushes.exits import Exit, fail
 from rushes.finetune_command import finetune
 from rushes.fleet_commands import calibrate, simulate
+from rushes.keys_command import keys
+from rushes.serve_command import serve
 from schemas.clip import ClipFormat
 from schemas.errors import RushesError
 from schemas.run import RunOptions
@@ -228,6 +230,8 @@ def catalog(
 app.command()(simulate)
 app.command()(calibrate)
 app.command()(finetune)
+app.add_typer(serve)
+app.add_typer(keys)
 
 
 def _options(**given: object) -> RunOptions:

@@ -1,0 +1,382 @@
+"""Between the durable queue and the replicas: who renders what next. Knows no Ray and no HTTP.
+
+    store ──pending──▶ policy (cluster.dispatch) ──plan──▶ a replica that pulls ──lease──▶ Work ──▶ Results ──▶ store
+
+Everything in memory can be lost: a new broker reads the queue from the store, learns replicas as they pull, and what
+they hold from their heartbeats. All decisions are `cluster/`'s; all truths are the store's. Thread-safe.
+"""
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from itertools import islice
+from time import time
+
+from cluster.calibration import CalibrationState, Calibrator
+from cluster.dispatch import Dispatcher, Start
+from cluster.dispatch import Group as Place
+from cluster.eta import EtaBook
+from cluster.fit import Measured
+from cluster.routing import Choice
+from cluster.terms import PoolView, Wanted
+from schemas.catalog import Catalog
+from schemas.clip import Status
+from schemas.task import Group, RenderBatch, Task
+from serve.config import ServeConfig
+from serve.ends import Ends
+from serve.fleet import NOTE, FleetReport
+from serve.messages import Beat, Hello, LoadFailure, Results, Work
+from serve.metrics import DispatchMetrics
+from serve.roster import Roster
+from serve.store.contract import Store
+from serve.tasks import StoredTask
+from serve.wants import batch_of, groups_of, seconds_of, wanted_of, willing
+
+log = logging.getLogger(__name__)
+
+CALIBRATION = "calibration"
+_AGAIN_S, _NOTE_S, _KEEP_S = 0.3, 0.5, 10.0
+
+
+class Broker:
+    """The queue's one dispatcher. `on_work` is told the replica for which a batch has become ready."""
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        served: Catalog,
+        store: Store,
+        *,
+        accelerators: tuple[str, ...] = ("cpu",),
+        metrics: DispatchMetrics | None = None,
+        on_work: Callable[[str], None] = lambda replica: None,
+        now: Callable[[], float] = time,
+    ) -> None:
+        self._config, self._served, self._store, self._now = config, served, store, now
+        self._on_work = on_work
+        self.metrics = metrics or DispatchMetrics()
+        note = store.notes.read(CALIBRATION)
+        known = CalibrationState.model_validate(note) if note else None
+        self._calibrator = Calibrator(served.variants.values(), known)
+        self._book = EtaBook()
+        self._ends = Ends(config.queue, store.tasks, self._book, self.metrics)
+        places = [Place(name, price_usd_per_hour=0.0) for name in accelerators]
+        self._policy = Dispatcher(willing(served), places, estimate=self._estimate)
+        for pool in self._policy.pools.values():
+            # Prices are the variants' own; a place only says which accelerators there are.
+            pool.group = Place(pool.accelerator, pool.variant.price_usd_per_gpu_hour)
+        self.roster = Roster(config, served, self._policy, self._calibrator, accelerators, now)
+        self._lock = threading.RLock()
+        self._waiting: dict[int, StoredTask] = {}
+        self._groups: dict[int, dict[str, Group]] = {}
+        self._alike: defaultdict[str, dict[int, None]] = defaultdict(dict)  # group key → tasks of it, in order
+        self._ready: dict[str, Work] = {}
+        self._last_seq = 0
+        self._due: defaultdict[str, float] = defaultdict(float)
+        self._draining = False
+
+    # -- replicas ------------------------------------------------------------------------------------------------
+
+    def pull(self, hello: Hello) -> Work | None:
+        """The replica is free, or nearly: its next batch, or None when there is nothing for it now."""
+        with self._lock:
+            now = self._now()
+            if self.roster.greet(hello, now):
+                self._reroute(self.roster.join(hello, now), now)
+            if hello.replica in self._ready:
+                return self._ready.pop(hello.replica)
+            if self._draining:
+                return None
+            self._begin(self._policy.free(hello.replica, now), now)
+            return self._ready.pop(hello.replica, None)
+
+    def beat(self, beat: Beat) -> tuple[str, ...]:
+        """Heartbeat of a replica; answers the ids of the tasks that it must stop."""
+        with self._lock:
+            now = self._now()
+            self.roster.heard(beat.replica, now)
+            return self._store.tasks.renew(beat.progress, now + self._config.queue.lease_s)
+
+    def done(self, results: Results) -> None:
+        """Attempts have ended. Idempotent: a repeated or stale message changes nothing."""
+        with self._lock:
+            now = self._now()
+            self.roster.heard(results.replica, now)
+            self.roster.rendered(results, now)
+            for ended in results.ended:
+                self._ends.ended(ended, now)
+            whole = all(e.outcome is not None and e.outcome.status is Status.SUCCEEDED for e in results.ended)
+            if whole and results.render_s > 0 and results.ended:
+                self._learn(results)
+
+    def failed_to_load(self, failure: LoadFailure) -> None:
+        """A replica could not load its variant: its pool is down for a while, and tasks go elsewhere."""
+        with self._lock:
+            now = self._now()
+            log.warning("%s: cannot load %s: %s", failure.replica, failure.variant, failure.error)
+            self._reroute(self.roster.load_failed(failure, now), now)
+
+    def gone(self, replica: str) -> None:
+        """A replica said that it leaves."""
+        with self._lock:
+            self._lose([replica], self._now(), "left")
+
+    # -- the clock -----------------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Take in what changed in the store, and what time itself changed. Called often; each part has its pace."""
+        with self._lock:
+            now = self._now()
+            while fresh := self._store.tasks.pending(self._last_seq):
+                self._last_seq = max(task.seq for task in fresh)
+                for task in fresh:
+                    self._enter(task, now)
+            if self._is_due("again", now, _AGAIN_S):
+                self._lose(self.roster.silent(now), now, "is silent")
+                self._reroute(self.roster.tend(now), now)
+                for task in self._store.tasks.expired(now):
+                    self._ends.retry(task, task.epoch, "its replica was lost", "ReplicaLost", now)
+                for task in self._store.tasks.waiting_again(now):
+                    self._enter(task, now)
+                for key_id in self._store.tasks.throttled_keys():
+                    self._release(key_id, now)
+            if self._is_due("note", now, _NOTE_S):
+                self._publish(now)
+            if self._is_due("keep", now, _KEEP_S):
+                self._store.notes.write(CALIBRATION, self._calibrator.state.model_dump(mode="json"))
+                self._tidy()
+
+    def drain(self) -> None:
+        """Give out no more work; what runs goes on, what waits stays in the store."""
+        with self._lock:
+            self._draining = True
+            self._publish(self._now())
+
+    # -- tasks ---------------------------------------------------------------------------------------------------
+
+    def _enter(self, task: StoredTask, now: float) -> None:
+        if task.seq in self._waiting:
+            return
+        groups = groups_of(task, self._served)
+        if not groups:
+            self._ends.give_up(task, "no variant that is served now can render this task", now)
+            return
+        self._waiting[task.seq] = task
+        self._groups[task.seq] = groups
+        for group in groups.values():
+            self._alike[group.key][task.seq] = None
+        self.roster.asked(task.offer.variant, task.offer.gpu_s, now)
+        self._begin(self._submit(task, now), now)
+
+    def _submit(self, task: StoredTask, now: float) -> list[Start]:
+        wanted = wanted_of(task, self._groups[task.seq])
+        choice, starts = self._policy.submit(
+            task.seq, wanted, now, tenant=task.key_id, priority=task.priority, admitted=True
+        )
+        if choice.routed and choice.variant != task.offer.variant:
+            self._note_fallback(task, choice)
+        if not choice.routed:
+            reasons = [self.roster.hopeless(name) for name in self._groups[task.seq]]
+            if all(reasons):
+                log.warning("task %s: nothing that could render it can be loaded: %s", task.id, reasons[0])
+                self._policy.withdraw(task.seq, now)
+                self._forget(task.seq)
+                self._ends.give_up(task, "the variants that could render this task cannot be loaded", now)
+        return starts
+
+    def _reroute(self, moved: tuple[list[Start], list[int]], now: float) -> None:
+        """Begin starts, and route tasks again whose replica is no more or whose variant has become ready."""
+        starts, seqs = moved
+        for seq in seqs:
+            task = self._waiting.get(seq)
+            if task is not None:
+                starts = starts + self._submit(task, now)
+        self._begin(starts, now)
+
+    def _estimate(self, pool: PoolView, wanted: Wanted) -> float:
+        group = self._groups[wanted.task][pool.variant.name]
+        return seconds_of(self._calibrator, pool.variant, pool.accelerator, group, len(self._alike.get(group.key, ())))
+
+    def _note_fallback(self, task: StoredTask, choice: Choice) -> None:
+        story = choice.story
+        self._store.tasks.reprice(
+            task.id,
+            self._groups[task.seq][choice.variant or ""].model_dump_json(),
+            _as_json([*story.as_log(), {"type": "note", "text": choice.sentence}]),
+        )
+
+    def _begin(self, starts: list[Start], now: float) -> None:
+        """Turn the policy's starts into leased batches. A start whose tasks are all gone frees its replica again."""
+        queue = list(starts)
+        while queue:
+            start = queue.pop(0)
+            if self.roster.is_placeholder(start.replica):
+                continue  # the task waits for a replica that is still loading
+            work = self._work(start, now)
+            if work is None:
+                queue += self._policy.free(start.replica, now)
+                continue
+            self._ready[str(start.replica)] = work
+            self._on_work(str(start.replica))
+
+    def _work(self, start: Start, now: float) -> Work | None:
+        """Lease the started task and as many of its kind as one call takes."""
+        first = self._waiting.get(start.task)
+        if first is None:
+            return None
+        group = self._groups[start.task][start.variant]
+        pool = self._policy.pools[f"{start.variant}/{self.roster.accelerator_of(start.replica)}"]
+        most = self._served[start.variant].max_batch - 1
+        alike = list(islice((seq for seq in self._alike[group.key] if self._may_join(seq, first)), most))
+        # A task that lost a replica may have killed it: it is tried alone.
+        size = 1 if first.attempts else batch_of(self._served[start.variant], pool.accelerator, group, len(alike) + 1)
+        mates = alike[: size - 1]
+        seqs = [start.task, *mates]
+        tasks = {seq: self._waiting[seq] for seq in seqs}
+        replaced = {s: group.model_dump_json() for s, t in tasks.items() if t.group.key != group.key}
+        excuses = {s: self._excuse(t, start.variant) for s, t in tasks.items() if t.offer.variant != start.variant}
+        leases = self._store.tasks.lease(
+            seqs,
+            str(start.replica),
+            start.variant,
+            now + self._config.queue.lease_s,
+            now,
+            groups=replaced,
+            fallback=excuses,
+        )
+        for seq in seqs:
+            self._forget(seq)
+            if seq != start.task and seq in self._policy.timelines.waiting:
+                self._policy.withdraw(seq, now)
+        if not leases:
+            return None
+        extra_s = seconds_of(self._calibrator, pool.variant, pool.accelerator, group, len(leases)) * len(leases)
+        self._policy.extend(start.replica, extra_s, now)
+        held = [tasks[lease.seq] for lease in leases]
+        for task in held:
+            self._ends.began(task)
+            self.metrics.started(start.variant, now - task.created_at)
+            if task.offer.variant != start.variant:
+                self.metrics.fell_back(f"{task.offer.variant} to {start.variant}")
+        self.roster.began(str(start.replica), held, now)
+        batch = RenderBatch(group, tuple(_task(task) for task in held))
+        waits = tuple(max(0.0, now - task.created_at) for task in held)
+        return Work(batch, leases, waits, self._config.queue.lease_s)
+
+    def _may_join(self, seq: int, first: StoredTask) -> bool:
+        task = self._waiting[seq]
+        return seq != first.seq and not task.attempts and task.priority >= first.priority
+
+    def _excuse(self, task: StoredTask, variant: str) -> str:
+        return f"{task.offer.variant} {self.roster.trouble(task.offer.variant)}: {variant} instead"
+
+    def _forget(self, seq: int) -> None:
+        self._waiting.pop(seq, None)
+        for group in self._groups.pop(seq, {}).values():
+            alike = self._alike[group.key]
+            alike.pop(seq, None)
+            if not alike:
+                del self._alike[group.key]
+
+    # -- losses and notes ---------------------------------------------------------------------------------------------
+
+    def _learn(self, results: Results) -> None:
+        group, accelerator = results.group, self.roster.accelerator_of(results.replica)
+        call = Measured(group.shape, group.steps, group.guidance, len(results.ended), results.render_s)
+        self._calibrator.observe(group.variant, accelerator, call)
+        pool = f"{group.variant}/{accelerator}"
+        self.metrics.rendered(group.variant, group.shape, results.render_s, len(results.ended), pool=pool)
+
+    def _lose(self, replicas: list[str], now: float, why: str) -> None:
+        for replica in replicas:
+            log.warning("replica %s %s: its tasks go elsewhere", replica, why)
+            waiting = self.roster.leave(replica, now)
+            work = self._ready.pop(replica, None)
+            if work is not None:
+                for lease in work.leases:  # never reached it: no attempt of theirs has failed
+                    self._store.tasks.give_back(lease.task_id, lease.epoch, f"replica {why}", now)
+            self._reroute(([], waiting), now)
+
+    def _release(self, key_id: str, now: float) -> None:
+        key = self._store.keys.get(key_id)
+        most = (key.max_concurrent if key is not None else None) or self._config.limits.max_concurrent
+        self._store.tasks.release(key_id, most if most is not None else 1_000_000, now)
+
+    def _is_due(self, what: str, now: float, every_s: float) -> bool:
+        if now < self._due[what]:
+            return False
+        self._due[what] = now + every_s
+        return True
+
+    def report(self) -> FleetReport:
+        """The fleet as it is now."""
+        with self._lock:
+            return self._report(self._now())
+
+    def _report(self, now: float) -> FleetReport:
+        pools = self.roster.reports(self._depths(), now)
+        return FleetReport(at=now, pools=pools, ratios=self._book.table(), draining=self._draining)
+
+    def _depths(self) -> dict[str, int]:
+        depths = dict.fromkeys(self._served.variants, 0)
+        for seq, replica in self._policy.timelines.waiting.items():
+            if seq in self._waiting:
+                depths[self.roster.variant_of(replica)] += 1
+        return depths
+
+    def _publish(self, now: float) -> None:
+        report = self._report(now)
+        self._store.notes.write(NOTE, report.model_dump(mode="json"))
+        self.metrics.queued({pool.variant: pool.queued for pool in report.pools})
+        self.metrics.forget_pools({pool.name for pool in report.pools})
+        for pool in report.pools:
+            self.metrics.replicas(
+                pool.name, up=pool.replicas, starting=pool.starting, busy=pool.busy, backlog_s=pool.backlog_s
+            )
+
+    def _tidy(self) -> None:
+        """Forget tasks that were cancelled while they waited, and count what only the store knows."""
+        counts = self._store.tasks.counts()
+        self.metrics.webhooks(self._store.deliveries.counts())
+        self.metrics.dead_letters(counts.dead)
+        if len(self._waiting) <= counts.by_status[Status.PENDING]:
+            return
+        known = list(self._waiting.values())
+        for first in range(0, len(known), 500):
+            for task in self._store.tasks.get_many([task.id for task in known[first : first + 500]]):
+                if task.status is not Status.PENDING and task.seq in self._waiting:
+                    self._forget(task.seq)
+                    self._policy.withdraw(task.seq, self._now())
+
+    # -- how many ------------------------------------------------------------------------------------------------
+
+    def sizes(self, gpus: float, cpus: float) -> dict[str, int]:
+        """Replicas by variant that the present demand asks for, on a cluster of so many GPUs and CPUs."""
+        with self._lock:
+            now = self._now()
+            work_s = dict.fromkeys(self._served.variants, 0.0)
+            oldest_s = dict.fromkeys(self._served.variants, 0.0)
+            for lane in self._policy.timelines.lanes:
+                variant = self.roster.variant_of(lane.name)
+                held = [
+                    *lane.queue,
+                    *([lane.running] if lane.running and self.roster.is_placeholder(lane.name) else []),
+                ]
+                for planned in held:
+                    task = self._waiting.get(planned.task)
+                    if task is not None:
+                        work_s[variant] += planned.work_s
+                        oldest_s[variant] = max(oldest_s[variant], now - task.created_at)
+            return self.roster.sizes(work_s, oldest_s, (gpus, cpus), now)
+
+
+def _task(task: StoredTask) -> Task:
+    request = task.request
+    return Task(task.id, request.prompt, request.negative_prompt, task.seed, request.image, request.video)
+
+
+def _as_json(entries: list[dict[str, object]]) -> str:
+    import json
+
+    return json.dumps(entries, default=list)

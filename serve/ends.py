@@ -1,0 +1,78 @@
+"""How attempts end: for good, with another attempt, or given up; and what is learnt from it."""
+
+import logging
+
+from cluster.eta import Eta, EtaBook
+from schemas.clip import Status
+from serve.config import Queue
+from serve.messages import Ended
+from serve.metrics import DispatchMetrics
+from serve.store.contract import TaskStore
+from serve.tasks import Outcome, StoredTask
+
+log = logging.getLogger(__name__)
+
+
+class Ends:
+    """Writes ends to the store, fenced by the lease's epoch: what is stale changes nothing."""
+
+    def __init__(self, queue: Queue, tasks: TaskStore, book: EtaBook, metrics: DispatchMetrics) -> None:
+        self._queue, self._tasks, self._book, self._metrics = queue, tasks, book, metrics
+        self._running: dict[str, StoredTask] = {}
+
+    def began(self, task: StoredTask) -> None:
+        """Kept until it ends, so that its offer need not be read again."""
+        self._running[task.id] = task
+
+    def ended(self, ended: Ended, now: float) -> None:
+        """An attempt is over."""
+        lease = ended.lease
+        task = self._running.pop(lease.task_id, None) or next(iter(self._tasks.get_many([lease.task_id])), None)
+        if ended.outcome is None:
+            if task is not None:
+                self.retry(
+                    task.model_copy(update={"attempts": lease.attempt}), lease.epoch, ended.error, ended.cause, now
+                )
+            return
+        if not self._tasks.finish(lease.task_id, lease.epoch, ended.outcome, now):
+            log.info("task %s: a stale attempt (epoch %d) ended; ignored", lease.task_id, lease.epoch)
+            return
+        self._metrics.finished(ended.outcome.variant, ended.outcome.status)
+        if task is not None and ended.outcome.status is Status.SUCCEEDED:
+            self._compare(task, ended.outcome, now)
+
+    def _compare(self, task: StoredTask, outcome: Outcome, now: float) -> None:
+        """What came against what was said."""
+        offer = task.offer
+        estimate_s, p90_s = offer.eta_at - task.created_at, offer.eta_p90_at - task.created_at
+        took_s = now - task.created_at
+        self._metrics.eta_error(took_s, estimate_s, p90_s)
+        self._metrics.quote_error(outcome.billed_usd, offer.usd)
+        if offer.raw_s > 0:
+            self._book.complete(Eta(estimate_s, p90_s, offer.regime, offer.raw_s), took_s)
+
+    def retry(self, task: StoredTask, epoch: int, error: str, cause: str, now: float) -> None:
+        """A failed attempt: back into the queue, or dead after `max_attempts`."""
+        if task.attempts >= self._queue.max_attempts:
+            outcome = Outcome(
+                status=Status.FAILED,
+                variant=task.variant or task.offer.variant,
+                failure=f"given up after {task.attempts} attempts: {error}",
+                failure_code="INTERNAL",
+                dead=True,
+            )
+            if self._tasks.finish(task.id, epoch, outcome, now):
+                self._metrics.finished(outcome.variant, Status.FAILED)
+            return
+        wait_s = self._queue.retry_base_s * 2.0 ** (task.attempts - 1)
+        if self._tasks.give_back(task.id, epoch, error, now + wait_s):
+            self._metrics.retried(cause)
+
+    def give_up(self, task: StoredTask, why: str, now: float) -> None:
+        """End a task that nobody holds, and that nobody ever can."""
+        outcome = Outcome(
+            status=Status.FAILED, variant=task.offer.variant, failure=why, failure_code="INTERNAL", dead=True
+        )
+        for lease in self._tasks.lease([task.seq], "broker", outcome.variant, now + 60, now):
+            if self._tasks.finish(lease.task_id, lease.epoch, outcome, now):
+                self._metrics.finished(outcome.variant, Status.FAILED)

@@ -1,0 +1,72 @@
+"""The ingress deployment: the HTTP application over a context of its own, in each replica."""
+
+import asyncio
+import logging
+from time import time
+from typing import Any
+
+from ray import serve as ray_serve
+
+from schemas.catalog import Catalog
+from serve.admission import Admission
+from serve.bulk import BulkRunner
+from serve.config import ServeConfig
+from serve.context import Context
+from serve.http.app import build
+from serve.keys import load_secret
+from serve.logs import configure
+from serve.media.intake import Intake
+from serve.replica import DISPATCHER
+from serve.store.engine import open_store
+from storage.store import open_store as open_objects
+
+log = logging.getLogger(__name__)
+
+INGRESS = "Ingress"
+_METRICS_S = 2.0
+
+
+def ingress_app(config: ServeConfig, catalog: Catalog, bulk: BulkRunner | None = None) -> Any:
+    """The ASGI application of this process. Called inside the replica: nothing of it travels."""
+    configure()
+    store = open_store(config.database_url)
+    objects = open_objects(config.out)
+    waker = _Dispatcher(ray_serve.get_replica_context().app_name)
+    context = Context(
+        config=config,
+        catalog=catalog,
+        store=store,
+        objects=objects,
+        admission=Admission(config, catalog, store, time),
+        intake=Intake(config, store, objects),
+        wake=waker.wake,
+        secret=load_secret(store),
+    )
+    app = build(context)
+    app.state.dispatch_metrics = waker.metrics
+    app.state.bulk = bulk
+    return app
+
+
+class _Dispatcher:
+    """What an ingress asks of the dispatcher, none of which a client waits for."""
+
+    def __init__(self, app: str) -> None:
+        self._app = app
+        self._handle: Any = None
+
+    def _reached(self) -> Any:
+        if self._handle is None:
+            self._handle = ray_serve.get_deployment_handle(DISPATCHER, self._app)
+        return self._handle
+
+    def wake(self) -> None:
+        """There is work. A lost call costs a tick: the dispatcher looks by itself too."""
+        try:
+            self._reached().wake.remote()
+        except Exception:
+            log.debug("the dispatcher could not be woken", exc_info=True)
+
+    async def metrics(self) -> bytes:
+        """Its own figures; raises when it does not answer."""
+        return bytes(await asyncio.wait_for(self._reached().metrics.remote(), _METRICS_S))

@@ -1,0 +1,66 @@
+"""What dispatcher and replicas say to each other. Small frozen values: frames never travel."""
+
+from dataclasses import dataclass
+
+from schemas.task import Group, RenderBatch
+from serve.store.contract import Progress
+from serve.tasks import Lease, Outcome
+
+
+@dataclass(frozen=True)
+class Hello:
+    """A replica asks for work: who it is, and what it holds already (a dispatcher that restarted does not know)."""
+
+    replica: str
+    variant: str
+    accelerator: str
+    load_s: float = 0.0
+    holds: tuple[Progress, ...] = ()
+
+
+@dataclass(frozen=True)
+class Work:
+    """One render batch to a replica. A task's fingerprint is its id; `leases` and `queue_s` are in its order."""
+
+    batch: RenderBatch
+    leases: tuple[Lease, ...]
+    queue_s: tuple[float, ...]
+    lease_s: float
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A replica lives, and how far its tasks are. The answer names those that it must stop."""
+
+    replica: str
+    progress: tuple[Progress, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One task's attempt is over: for good (`outcome`), or worth another one (`error`)."""
+
+    lease: Lease
+    outcome: Outcome | None = None
+    error: str = ""
+    cause: str = ""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tasks of one batch, and the seconds of its model call (0 when there was more than one call)."""
+
+    replica: str
+    group: Group
+    ended: tuple[Ended, ...]
+    render_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class LoadFailure:
+    """A replica could not load its variant."""
+
+    replica: str
+    variant: str
+    error: str
+    permanent: bool

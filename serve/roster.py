@@ -1,0 +1,313 @@
+"""Who renders: the replicas that pulled lately, the places where one could be started, and how many there should be.
+
+A variant without a replica has a placeholder in the policy's plan: a replica that would load first. So a request for a
+variant that was scaled to zero is compared fairly (its load counts), waits there, and is routed again once the real
+one pulls. A variant that cannot be loaded has neither, and its tasks fall back.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+from cluster.calibration import Calibrator
+from cluster.cost import Load
+from cluster.dispatch import Dispatcher, Start
+from cluster.sizing import SizingOptions, VariantDemand, size
+from cluster.timeline import FixedMemory
+from schemas.catalog import Catalog, Variant
+from serve.config import ServeConfig
+from serve.fleet import PoolReport
+from serve.messages import Hello, LoadFailure, Results
+from serve.tasks import StoredTask
+
+_PROCESS_S = 10.0  # a new process imports torch and joins, beside loading the model
+_DOWN_S, _LONGEST_DOWN_S = 30.0, 600.0
+_HOPELESS = 3  # load failures in a row
+_ARRIVALS_S = 60.0
+
+
+class ColdMemory(FixedMemory):
+    """A replica that is not there yet: its first task waits for the load."""
+
+    def __init__(self, variant: int, start_s: float) -> None:
+        super().__init__(variant)
+        self.start_s = start_s
+
+    def load_s(self, variant: int) -> float:
+        return self.start_s if variant == self.variant else math.inf
+
+    def use(self, variant: int) -> float:
+        load_s, self.start_s = self.load_s(variant), 0.0
+        return load_s
+
+    def copy(self) -> "ColdMemory":
+        return ColdMemory(self.variant, self.start_s)
+
+
+@dataclass
+class _Replica:
+    variant: str
+    accelerator: str
+    heard_at: float
+    busy_since: float | None = None
+    tasks: int = 0
+
+
+@dataclass
+class _Kind:
+    """What is known of a variant here."""
+
+    variant: Variant
+    accelerator: str
+    start_s: float
+    target: int = 0
+    asked_at: float | None = None  # since when a replica is being started
+    failures: int = 0
+    last_failure: str = ""
+    down_until: float = 0.0
+    worked_at: float = 0.0  # never, so far: what nobody asks for need not stay loaded
+    arriving: float = 0.0  # seconds of work a second, fading
+    arrived_at: float = 0.0
+    placeholder: bool = False
+    busy_s: float = 0.0
+    failed_at: list[float] = field(default_factory=list)
+
+
+class Roster:
+    """The replicas of one endpoint. Not thread-safe: its broker has the lock."""
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        served: Catalog,
+        policy: Dispatcher,
+        calibrator: Calibrator,
+        accelerators: Sequence[str],
+        now: Callable[[], float],
+    ) -> None:
+        self._config, self._policy, self._calibrator = config, policy, calibrator
+        self._replicas: dict[str, _Replica] = {}
+        self._kinds: dict[str, _Kind] = {}
+        names = tuple(served.variants)
+        for name, variant in served.variants.items():
+            accelerator = _accelerator(variant, accelerators)
+            start_s = _PROCESS_S + calibrator.load_s(name, accelerator, Load.COLD)
+            self._kinds[name] = _Kind(variant, accelerator, start_s, arrived_at=now())
+        self._limits = {name: limits_of(config, served, name, first=name == names[0]) for name in names}
+
+    # -- replicas ------------------------------------------------------------------------------------------------
+
+    def greet(self, hello: Hello, now: float) -> bool:
+        """Whether the replica is new here. One that was known has been heard."""
+        known = self._replicas.get(hello.replica)
+        if known is None:
+            return True
+        known.heard_at = now
+        known.busy_since = None
+        return False
+
+    def join(self, hello: Hello, now: float) -> tuple[list[Start], list[int]]:
+        """A replica of a served variant is up: starts, and tasks to be routed again, of its placeholder."""
+        kind = self._kinds[hello.variant]
+        if kind.asked_at is not None and hello.load_s > 0:
+            kind.start_s += 0.5 * (max(hello.load_s, now - kind.asked_at) - kind.start_s)
+        if hello.load_s > 0:
+            self._calibrator.observe_load(hello.variant, kind.accelerator, Load.COLD, hello.load_s)
+        kind.asked_at, kind.failures, kind.down_until = None, 0, 0.0
+        self._replicas[hello.replica] = _Replica(hello.variant, kind.accelerator, now)
+        waiting = self._drop_placeholder(kind)
+        number = self._policy.numbers[hello.variant]
+        return self._policy.gained([(hello.replica, kind.accelerator, FixedMemory(number))], now), waiting
+
+    def leave(self, replica: str, now: float) -> list[int]:
+        """A replica is gone; the tasks that were planned onto it."""
+        gone = self._replicas.pop(replica, None)
+        if gone is None:
+            return []
+        self._kinds[gone.variant].failed_at.append(now)
+        return self._policy.lost([replica])
+
+    def heard(self, replica: str, now: float) -> None:
+        known = self._replicas.get(replica)
+        if known is not None:
+            known.heard_at = now
+
+    def silent(self, now: float) -> list[str]:
+        """Replicas that were not heard of for longer than a lease."""
+        return [name for name, known in self._replicas.items() if now - known.heard_at > self._config.queue.lease_s]
+
+    def began(self, replica: str, tasks: Sequence[StoredTask], now: float) -> None:
+        known = self._replicas.get(replica)
+        if known is not None:
+            known.busy_since, known.tasks = now, len(tasks)
+            self._kinds[known.variant].worked_at = now
+
+    def rendered(self, results: Results, now: float) -> None:
+        known = self._replicas.get(results.replica)
+        if known is not None:
+            kind = self._kinds[known.variant]
+            kind.worked_at = now
+            kind.busy_s += results.render_s
+
+    def asked(self, variant: str, work_s: float, now: float) -> None:
+        """Work has arrived for a variant."""
+        kind = self._kinds[variant]
+        kind.arriving = kind.arriving * math.exp((kind.arrived_at - now) / _ARRIVALS_S) + work_s / _ARRIVALS_S
+        kind.arrived_at = now
+
+    def load_failed(self, failure: LoadFailure, now: float) -> tuple[list[Start], list[int]]:
+        kind = self._kinds[failure.variant]
+        kind.failures += 1
+        kind.last_failure = failure.error
+        kind.failed_at.append(now)
+        kind.down_until = now + min(_LONGEST_DOWN_S, _DOWN_S * 2.0 ** (kind.failures - 1))
+        kind.asked_at = None
+        return [], self._drop_placeholder(kind)
+
+    def tend(self, now: float) -> tuple[list[Start], list[int]]:
+        """Placeholders where a replica is missing and could come; none where not."""
+        starts: list[Start] = []
+        waiting: list[int] = []
+        for name, kind in self._kinds.items():
+            kind.failed_at = [at for at in kind.failed_at if now - at < 3600]
+            up = any(known.variant == name for known in self._replicas.values())
+            wanted = not up and self._limits[name][1] > 0 and now >= kind.down_until
+            if kind.placeholder and not wanted:
+                waiting += self._drop_placeholder(kind)
+            elif wanted and not kind.placeholder:
+                kind.placeholder = True
+                memory = ColdMemory(self._policy.numbers[name], kind.start_s)
+                starts += self._policy.gained([(_placeholder(name), kind.accelerator, memory)], now)
+        return starts, waiting
+
+    def _drop_placeholder(self, kind: _Kind) -> list[int]:
+        if not kind.placeholder:
+            return []
+        kind.placeholder = False
+        return self._policy.lost([_placeholder(kind.variant.name)])
+
+    # -- questions -----------------------------------------------------------------------------------------------
+
+    def is_placeholder(self, replica: Hashable) -> bool:
+        return replica not in self._replicas
+
+    def variant_of(self, replica: Hashable) -> str:
+        known = self._replicas.get(str(replica))
+        return known.variant if known is not None else str(replica).removeprefix(_placeholder(""))
+
+    def accelerator_of(self, replica: Hashable) -> str:
+        return self._kinds[self.variant_of(replica)].accelerator
+
+    def hopeless(self, variant: str) -> str | None:
+        """Why waiting for a variant makes no sense: it failed to load again and again."""
+        kind = self._kinds[variant]
+        return kind.last_failure if kind.failures >= _HOPELESS else None
+
+    def trouble(self, variant: str) -> str:
+        """What is the matter with a variant, in words."""
+        kind = self._kinds.get(variant)
+        if kind is None:
+            return "is not served"
+        if kind.down_until or any(now_down for now_down in kind.failed_at[-1:]):
+            return "is down"
+        return "is not loaded" if kind.placeholder else "is busy"
+
+    def reports(self, depths: dict[str, int], now: float) -> tuple[PoolReport, ...]:
+        """Every pool as it is now."""
+        found = []
+        for name, kind in self._kinds.items():
+            mine = [known for known in self._replicas.values() if known.variant == name]
+            start_s = self._policy.starts(self._policy.numbers[name], now).get(kind.accelerator, (math.inf, -1))[0]
+            total_s = start_s - now if math.isfinite(start_s) else 0.0
+            load_s = 0.0 if mine else self._remaining_start_s(kind, now)
+            found.append(
+                PoolReport(
+                    variant=name,
+                    accelerator=kind.accelerator,
+                    replicas=len(mine),
+                    starting=max(0, kind.target - len(mine)),
+                    busy=sum(known.busy_since is not None for known in mine),
+                    queued=depths.get(name, 0),
+                    backlog_s=max(0.0, total_s if mine else total_s - kind.start_s),
+                    load_s=load_s,
+                    healthy=bool(mine) or kind.placeholder,
+                    failures=len(kind.failed_at),
+                    last_failure=kind.last_failure,
+                    price_usd_per_hour=kind.variant.price_usd_per_gpu_hour,
+                )
+            )
+        return tuple(found)
+
+    def _remaining_start_s(self, kind: _Kind, now: float) -> float:
+        return kind.start_s if kind.asked_at is None else max(1.0, kind.start_s - (now - kind.asked_at))
+
+    # -- how many ------------------------------------------------------------------------------------------------
+
+    def sizes(
+        self, work_s: dict[str, float], oldest_s: dict[str, float], budget: tuple[float, float], now: float
+    ) -> dict[str, int]:
+        """Replicas by variant: `work_s` waits, the oldest for `oldest_s`; `budget` is (GPUs, CPUs) of the cluster."""
+        options = SizingOptions(idle_s=self._config.pools.idle_to_zero_s)
+        sizes: dict[str, int] = {}
+        for on_gpu, units in ((True, budget[0]), (False, budget[1])):
+            demands = []
+            for name, kind in self._kinds.items():
+                needs = kind.variant.needs
+                if (needs.gpus > 0) is not on_gpu:
+                    continue
+                least, most = self._limits[name]
+                mine = [known for known in self._replicas.values() if known.variant == name]
+                busy_s = sum(self._calibrated_s(known, now) for known in mine)
+                backlog_s = work_s.get(name, 0.0) + busy_s
+                if now < kind.down_until:
+                    least, most = 0, max(1, len(mine))
+                demands.append(
+                    VariantDemand(
+                        name,
+                        backlog_s=backlog_s,
+                        arriving=kind.arriving * math.exp((kind.arrived_at - now) / _ARRIVALS_S),
+                        load_s=kind.start_s,
+                        replicas=max(kind.target, len(mine)),
+                        idle_s=0.0 if backlog_s else max(0.0, now - kind.worked_at),
+                        waited_s=oldest_s.get(name, 0.0),
+                        gpus=needs.gpus if on_gpu else needs.cpus,
+                        minimum=least,
+                        maximum=max(most, least),
+                    )
+                )
+            sizes |= size(demands, units, options)
+        for name, count in sizes.items():
+            kind = self._kinds[name]
+            up = sum(known.variant == name for known in self._replicas.values())
+            if count > up and kind.asked_at is None:
+                kind.asked_at = now
+            kind.target = count
+        return sizes
+
+    def _calibrated_s(self, replica: _Replica, now: float) -> float:
+        return 0.0 if replica.busy_since is None else max(0.1, 1.0 - (now - replica.busy_since))
+
+
+def limits_of(config: ServeConfig, served: Catalog, name: str, *, first: bool) -> tuple[int, int]:
+    """(least, most) replicas of a variant. Names in the config may be aliases."""
+
+    def said(table: dict[str, int], default: int) -> int:
+        return next(
+            (n for alias, n in table.items() if (v := served.find(alias)) is not None and v.name == name), default
+        )
+
+    least = said(config.pools.min_replicas, 1 if first else 0)
+    return least, max(least, said(config.pools.max_replicas, 1))
+
+
+def _accelerator(variant: Variant, accelerators: Sequence[str]) -> str:
+    if not variant.needs.gpus:
+        return "cpu"
+    named = variant.needs.accelerator_type
+    if named in accelerators:
+        return str(named)
+    return next((name for name in accelerators if name != "cpu"), "cpu")
+
+
+def _placeholder(variant: str) -> str:
+    return f"(to be started) {variant}"

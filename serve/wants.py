@@ -1,0 +1,86 @@
+"""From a durable task to what routing is asked: the group it falls into on each variant, and its terms.
+
+Admission asks the same of a request that is not a task yet; here what was promised holds, whatever estimates say now.
+"""
+
+import math
+
+from cluster.calibration import Calibrator
+from cluster.cost import best_batch
+from cluster.terms import Terms, Wanted
+from schemas.catalog import Catalog, Variant
+from schemas.clip import ClipFormat
+from schemas.errors import InvalidRequestError
+from schemas.resolve import resolve
+from schemas.task import Group
+from serve.tasks import StoredTask
+
+
+def groups_of(task: StoredTask, served: Catalog) -> dict[str, Group]:
+    """The group of the task on each variant it may go to, its shape made the nearest that the variant has."""
+    request, limits = task.request, task.constraints
+    found: dict[str, Group] = {}
+    for name, variant in served.variants.items():
+        # A variant that was allowed by name needs no `auto` in the catalog.
+        chosen_freely = request.variant == "auto" and limits.allow is None
+        if name != task.offer.variant and (name in limits.deny or (chosen_freely and not variant.auto)):
+            continue
+        if limits.allow is not None and name not in limits.allow:
+            continue
+        if name == task.group.variant and variant.digest == task.group.variant_digest:
+            found[name] = task.group
+            continue
+        try:
+            found[name] = resolve(
+                request.settings.model_copy(update={"variant": name}),
+                served,
+                has_image=request.image is not None,
+                has_video=request.video is not None,
+                rank=lambda variant, group: 0.0,
+                snap=True,
+                clip_format=ClipFormat(task.group.clip_format),
+            )
+        except InvalidRequestError:
+            continue
+    return found
+
+
+def wanted_of(task: StoredTask, groups: dict[str, Group]) -> Wanted:
+    """What routing is asked. A price limit that the offer kept is kept."""
+    request, limits = task.request, task.constraints
+    terms = Terms(
+        mode=task.group.mode,
+        variant=request.variant,
+        steps=request.num_inference_steps,
+        guidance=request.guidance_scale,
+        has_image=request.image is not None,
+        has_video=request.video is not None,
+        # Shapes are resolved already: whoever has a group has a shape.
+        allow=tuple(sorted(groups)),
+        min_quality=limits.min_quality,
+        fall_back=limits.fall_back,
+        prefer=limits.prefer,
+        skip_busy=limits.skip_busy,
+    )
+    max_usd = max(limits.max_usd, task.offer.usd * 1.001) if limits.max_usd < math.inf else math.inf
+    return Wanted(terms, max_usd=max_usd, deadline_s=limits.deadline_at, task=task.seq)
+
+
+def willing(served: Catalog) -> tuple[Variant, ...]:
+    """The variants as the dispatcher's policy sees them: whether `auto` may choose one is settled by `groups_of`."""
+    return tuple(variant.model_copy(update={"auto": True}) for variant in served.variants.values())
+
+
+def seconds_of(calibrator: Calibrator, variant: Variant, accelerator: str, group: Group, ready: int = 1) -> float:
+    """Predicted accelerator seconds of one task, in the batch that `ready` waiting tasks of its group would make."""
+    batch = batch_of(variant, accelerator, group, ready)
+    cost = calibrator.predict(variant.name, accelerator, group.shape, group.steps, group.guidance, batch)
+    return cost.per_clip_s
+
+
+def batch_of(variant: Variant, accelerator: str, group: Group, ready: int) -> int:
+    """How many of `ready` tasks of a group go into one model call."""
+    if ready <= 1 or variant.max_batch <= 1:
+        return 1
+    best = best_batch(variant, group.shape, accelerator=accelerator, steps=group.steps, guidance=group.guidance)
+    return min(ready, best)
