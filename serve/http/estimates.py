@@ -18,9 +18,10 @@ from serve.context import Context
 from serve.http.bodies import creation_of
 from serve.http.creates import FORMATS, constraints_of
 from serve.http.errors import wire_issues
+from serve.http.generate import estimated
 from serve.http.routes import Caller, body_of, context_of, in_thread, json_answer
 from serve.tasks import Constraints
-from serve.wire.base import Wire, WireError, issue
+from serve.wire.base import Wire, WireError
 from serve.wire.instants import iso
 from serve.wire.tasks import estimated_cost, rendered
 
@@ -65,7 +66,7 @@ _SCHEMA = {
                 "schema": {
                     "anyOf": [
                         {"$ref": f"#/components/schemas/{name}"}
-                        for name in ("TextToVideo", "ImageToVideo", "VideoToVideo")
+                        for name in ("TextToVideo", "ImageToVideo", "VideoToVideo", "GenerateVideo")
                     ]
                 },
                 "example": {"model": "auto", "promptText": "a red circle moving left", "duration": 2},
@@ -76,12 +77,13 @@ _SCHEMA = {
 
 
 @router.post("/v1/estimates", summary="Price, seconds and ETA of a create, and why", openapi_extra=_SCHEMA)
-async def estimate(request: Request, key: Caller) -> Response:  # noqa: ARG001
+async def estimate(request: Request, key: Caller) -> Response:
     given = await body_of(request, AnyBody)
     context = context_of(request)
     fields = given.model_extra or {}
     if "configId" in fields:
-        raise WireError([issue("unsupported", "configId", "a router's choice is estimated by what it renders")])
+        wanted, constraints, names = await estimated(request, key)
+        return json_answer(await in_thread(_answer, context, wanted, constraints, ClipFormat.MP4, names))
     creation = creation_of(fields, max_prompt_chars=context.config.limits.max_prompt_chars, now=context.now())
     # The media themselves are looked at when they are sent: whether there are any decides here.
     wanted = creation.wanted("estimate:media" if creation.media else None)

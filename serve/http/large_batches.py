@@ -20,6 +20,7 @@ from serve.bulk import OPTIONS_NOTE, BulkFollower, BulkOptions, BulkRunner
 from serve.context import Context
 from serve.http.routes import context_of, in_thread
 from serve.store.contract import ApiKey, Batch
+from serve.tasks import LIVE
 from serve.wire.base import WireError, issue
 
 log = logging.getLogger("serve.http.batches")
@@ -101,10 +102,15 @@ async def from_rows(
 
 
 async def stop(request: Request, batch: Batch) -> None:
-    """Tell the runner. The store is told by the caller."""
+    """End a run: here in the store, and by whichever process works on it (its follower sees the end in the store)."""
+    context = context_of(request)
     bulk: BulkRunner | None = getattr(request.app.state, "bulk", None)
+    if batch.status not in LIVE:
+        return
     if bulk is not None:
         await in_thread(bulk.cancel, batch.id)
+    update = context.store.batches.update
+    await in_thread(update, batch.id, Status.CANCELLED, batch.counts, batch.billed_usd, context.now())
 
 
 async def _begin(

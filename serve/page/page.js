@@ -190,7 +190,7 @@ function showQuote(said) {
   $("quote-body").hidden = false;
   $("quote").dataset.refused = String(!said.routed);
   $("quote-usd").textContent = said.routed ? usd(said.estimatedCost.usd) : "–";
-  $("quote-credits").textContent = said.routed ? `${said.estimatedCost.credits} credit${said.estimatedCost.credits === 1 ? "" : "s"}, ${said.gpuSeconds.toFixed(1)} s of compute` : "";
+  $("quote-credits").textContent = said.routed ? `${said.estimatedCost.credits} credit${said.estimatedCost.credits === 1 ? "" : "s"} · ${seconds(said.gpuSeconds)} of work` : "";
   $("quote-eta").textContent = said.routed ? `in ${seconds(said.seconds)}` : "not now";
   $("quote-p90").textContent = said.routed ? `9 of 10 within ${seconds(said.secondsP90)}` : "";
   $("quote-sentence").replaceChildren(...(said.routed ? [el("strong", {}, said.variant), `: ${said.words}${said.measured ? "" : " (its times are estimated, not measured)"}`] : [said.words]));

@@ -69,6 +69,12 @@ def render(browser: Chrome, prompt: str) -> WebElement:
     )
 
 
+def photograph(browser: Chrome, file: Path) -> None:
+    """The whole page, not only what fits the window."""
+    picture = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
+    file.write_bytes(base64.b64decode(picture["data"]))
+
+
 def probe(name: str) -> str:
     return (Path(__file__).parent / "probes" / f"{name}.js").read_text()
 
@@ -103,7 +109,7 @@ def test_a_clip_from_its_quote_to_its_playback(browser: Chrome, served: Endpoint
     )
     until(lambda: browser.execute_script(playing, video), "the film plays")
     assert "billed $" in card.text
-    browser.save_screenshot(str(shots / "done.png"))
+    photograph(browser, shots / "done.png")
     no_errors(browser, "401")
 
 
@@ -259,7 +265,7 @@ def test_it_reads_well_in_both_themes_and_on_a_phone(
     until(lambda: browser.find_elements(By.CSS_SELECTOR, "video"), "a film")
     until(lambda: browser.execute_script("return document.querySelector('video').readyState >= 2"), "a picture")
     assert browser.execute_script(probe("contrast")) == []
-    browser.save_screenshot(str(shots / f"{theme}.png"))
+    photograph(browser, shots / f"{theme}.png")
 
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
@@ -267,8 +273,7 @@ def test_it_reads_well_in_both_themes_and_on_a_phone(
     wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     until(lambda: browser.execute_script("return innerWidth") <= 400, "a phone")
     assert browser.execute_script(wide) == 0
-    picture = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
-    (shots / f"{theme}-phone.png").write_bytes(base64.b64decode(picture["data"]))
+    photograph(browser, shots / f"{theme}-phone.png")
 
 
 def test_nothing_comes_from_elsewhere(browser: Chrome, served: Endpoint, fleet: Fleet) -> None:

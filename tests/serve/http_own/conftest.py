@@ -1,0 +1,37 @@
+"""Endpoints for the routes of our own, shared by the tests of a file where they do not disturb each other."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.serve.http.endpoint import Endpoint, catalog_with, endpoint, pool
+
+PRICES = {"shapes": 3.6, "shapes-turbo": 7.2, "tiny-random": 0.36}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    with endpoint(tmp_path_factory.mktemp("served"), catalog_with(PRICES)) as running:
+        fresh(running)
+        yield running
+
+
+@pytest.fixture
+def client(served: Endpoint) -> Iterator[httpx.Client]:
+    fresh(served)
+    with client_of(served) as found:
+        yield found
+
+
+def client_of(running: Endpoint, secret: str | None = None) -> httpx.Client:
+    return httpx.Client(
+        base_url=running.url, headers={"Authorization": f"Bearer {secret or running.secret}"}, timeout=20
+    )
+
+
+def fresh(running: Endpoint) -> None:
+    """Every pool up and idle."""
+    running.note(
+        *(pool(name, price_usd_per_hour=price) for name, price in PRICES.items()),
+    )
