@@ -11,12 +11,11 @@ import math
 import secrets
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
-
-from pydantic import JsonValue
+from operator import attrgetter
+from typing import Any
 
 from cluster.calibration import CalibrationState, Calibrator
 from cluster.cost import Cost
@@ -28,7 +27,7 @@ from cluster.terms import PoolView, Terms, Wanted
 from schemas.catalog import Catalog
 from schemas.clip import ClipFormat
 from schemas.errors import InvalidRequestError, Issue, TransientError
-from schemas.request import Request, Settings
+from schemas.request import SETTINGS_FIELDS, Request, Settings
 from schemas.resolve import resolve
 from schemas.task import Group
 from serve.config import ServeConfig
@@ -42,8 +41,13 @@ from serve.wire.instants import iso
 REFRESH_S = 0.5
 CALIBRATED_S = 10.0
 CALIBRATION = "calibration"  # the note in which the dispatcher keeps what calls took
+_MOST_FITS = 4096
 _NEAR = 0.1  # of a side, a proportion or half a duration: not worth another variant
 _SLACK_S = 2.0  # between a refusal and the client's next try
+
+
+_SETTINGS = attrgetter(*(name for name in SETTINGS_FIELDS if name != "variant"))
+_Fit = tuple[dict[str, Group], dict[str, tuple[Issue, ...]]]
 
 
 class RefusedError(InvalidRequestError):
@@ -116,10 +120,11 @@ class Admission:
         self._view = FleetView(config, self.served, self._estimate)
         self._read_at = -math.inf
         self._groups: dict[str, Group] = {}
-        self._fit = lru_cache(maxsize=4096)(self._fit_uncached)
+        self._fits: dict[Hashable, _Fit] = {}
         self._prior = EtaBook()
         self._calibrator = Calibrator(self.served.variants.values())
         self._calibrated_at = -math.inf
+        self.kept_fresh = False  # somebody calls `refresh` all the time: decisions need not
 
     # -- the fleet -----------------------------------------------------------------------------------------------
 
@@ -142,23 +147,37 @@ class Admission:
             for task in tasks:
                 self._view.add(task.offer.pool, task.offer.gpu_s, now)
 
-    def forget(self) -> None:
-        """Read the dispatcher's note again at the next decision, however new the last one is."""
+    def refresh(self) -> None:
+        """Read the dispatcher's notes now. Blocking; whoever decides meanwhile goes by the last ones."""
+        notes = self._read_notes(self._now())
         with self._lock:
-            self._read_at = -math.inf
+            self._take_notes(*notes)
 
     def _refresh(self, now: float) -> None:
-        if self._store is None or 0 <= now - self._read_at < REFRESH_S:
-            return
+        if not self.kept_fresh and not 0 <= now - self._read_at < REFRESH_S:
+            self._take_notes(*self._read_notes(now))
+
+    def _read_notes(self, now: float) -> tuple[FleetReport | None, Calibrator | None]:
+        if self._store is None:
+            return None, None
         note = self._store.notes.read(NOTE)
         self._read_at = now
-        if note is not None:
-            self._view.update(FleetReport.model_validate(note))
+        learnt = None
         if now - self._calibrated_at >= CALIBRATED_S:
             self._calibrated_at = now
             learnt = self._store.notes.read(CALIBRATION)
-            if learnt is not None:
-                self._calibrator = Calibrator(self.served.variants.values(), CalibrationState.model_validate(learnt))
+        return (
+            None if note is None else FleetReport.model_validate(note),
+            None
+            if learnt is None
+            else Calibrator(self.served.variants.values(), CalibrationState.model_validate(learnt)),
+        )
+
+    def _take_notes(self, report: FleetReport | None, calibrator: Calibrator | None) -> None:
+        if report is not None:
+            self._view.update(report)
+        if calibrator is not None:
+            self._calibrator = calibrator
 
     # -- decisions -----------------------------------------------------------------------------------------------
 
@@ -195,10 +214,9 @@ class Admission:
         """
         constraints = self.names.in_constraints(constraints)
         has_image, has_video = request.image is not None, request.video is not None
-        settings = request.settings
-        mode = implied_mode(settings, has_image, has_video)
-        named = self.names.named(settings, mode)
-        groups, issues = self._fit(settings.model_copy(update={"variant": "auto"}), has_image, has_video, clip_format)
+        mode = implied_mode(request, has_image, has_video)
+        named = self.names.named(request, mode)
+        groups, issues = self._fit(request, clip_format)
         if named is not None and named not in groups and named in issues:
             raise InvalidRequestError(self.names.with_able(issues[named], mode))
         if named is None and not groups:
@@ -206,8 +224,8 @@ class Admission:
         terms = Terms(
             mode=mode,
             variant=named or "auto",
-            steps=settings.num_inference_steps,
-            guidance=settings.guidance_scale,
+            steps=request.num_inference_steps,
+            guidance=request.guidance_scale,
             has_image=has_image,
             has_video=has_video,
             allow=constraints.allow,
@@ -229,8 +247,8 @@ class Admission:
         assert choice.variant is not None
         story = choice.story
         said = quote(cost, price)
-        entries: tuple[dict[str, JsonValue], ...] = tuple(_json(entry) for entry in story.as_log())
-        offer = Offer(
+        entries: Any = tuple(story.as_log())
+        offer = Offer.model_construct(
             variant=choice.variant,
             pool=pool.name,
             usd=said.usd,
@@ -249,20 +267,24 @@ class Admission:
 
     def exact(self, request: Request) -> tuple[str, ...]:
         """The served variants that have, or nearly have, the very shape that is asked for."""
-        groups, _ = self._fit(
-            request.settings.model_copy(update={"variant": "auto"}),
-            request.image is not None,
-            request.video is not None,
-            ClipFormat.MP4,
-        )
+        groups, _ = self._fit(request, ClipFormat.MP4)
         return tuple(name for name, group in groups.items() if is_near(request, group))
 
     # -- shapes and seconds --------------------------------------------------------------------------------------
 
-    def _fit_uncached(
-        self, settings: Settings, has_image: bool, has_video: bool, clip_format: ClipFormat
-    ) -> tuple[dict[str, Group], dict[str, tuple[Issue, ...]]]:
-        """What each served variant would render, its shape snapped to its rule, or why it cannot."""
+    def _fit(self, request: Request, clip_format: ClipFormat) -> _Fit:
+        """What each served variant would render, its shape snapped to its rule, or why it cannot. Remembered: many
+        requests have the same settings."""
+        has_image, has_video = request.image is not None, request.video is not None
+        key = (_SETTINGS(request), has_image, has_video, clip_format)
+        found = self._fits.get(key)
+        if found is None:
+            if len(self._fits) > _MOST_FITS:
+                self._fits.clear()
+            found = self._fits[key] = self._fit_all(request.settings, has_image, has_video, clip_format)
+        return found
+
+    def _fit_all(self, settings: Settings, has_image: bool, has_video: bool, clip_format: ClipFormat) -> _Fit:
         groups: dict[str, Group] = {}
         issues: dict[str, tuple[Issue, ...]] = {}
         for name in self.served.variants:
@@ -359,7 +381,3 @@ def _emptied_path(story: Story) -> str:
     if "allow_deny" in emptied[:1]:
         return "allow"
     return "min_quality" if "quality" in emptied[:1] else "variant"
-
-
-def _json(entry: dict[str, object]) -> dict[str, JsonValue]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in entry.items()}  # type: ignore[misc]

@@ -26,8 +26,10 @@ A task on the wire is `serve.wire.tasks.shown(task, position=…, now=…, sign=
 Start-up and shutdown: append to `app.state.starting` and `app.state.stopping` (async functions without arguments).
 """
 
+import asyncio
 import importlib
 import importlib.util
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,11 +38,15 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from serve.admission import REFRESH_S
 from serve.context import Context
 from serve.http import errors, unavailable
 from serve.http.document import BODIES, COMPONENTS, DESCRIPTION
 from serve.http.outermost import Outermost
+from serve.http.rounds import Rounds
 from serve.metrics import IngressMetrics
+
+log = logging.getLogger(__name__)
 
 PARTS = (
     "serve.http.tasks",  # first: asked for most often, and routes are tried in order
@@ -84,8 +90,10 @@ def build(context: Context) -> FastAPI:
     )
     app.state.context = context
     app.state.metrics = IngressMetrics()
+    app.state.rounds = Rounds(context.store.tasks)
     app.state.starting = []
     app.state.stopping = []
+    _keep_fresh(app, context)
     errors.install(app)
     for name in PARTS:
         _hang_in(app, context, name)
@@ -93,6 +101,35 @@ def build(context: Context) -> FastAPI:
     app.add_middleware(Outermost, config=context.config, answered=app.state.metrics.answered)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
+
+
+def _keep_fresh(app: FastAPI, context: Context) -> None:
+    """While the application runs, the fleet's state is read beside the requests, not by them."""
+    reading: list[asyncio.Task[None]] = []
+
+    async def start() -> None:
+        await asyncio.to_thread(context.admission.refresh)
+        context.admission.kept_fresh = True
+        reading.append(asyncio.create_task(_refresh_forever(context)))
+
+    async def stop() -> None:
+        context.admission.kept_fresh = False
+        for task in reading:
+            task.cancel()
+        app.state.rounds.close()
+
+    app.state.starting.append(start)
+    app.state.stopping.append(stop)
+
+
+async def _refresh_forever(context: Context) -> None:
+    while True:
+        await asyncio.sleep(REFRESH_S)
+        try:
+            await asyncio.to_thread(context.admission.refresh)
+        except Exception:
+            # Whoever stores something meanwhile is told; quotes go by what was last seen.
+            log.warning("the fleet's state cannot be read", exc_info=True)
 
 
 def _hang_in(app: FastAPI, context: Context, name: str) -> None:

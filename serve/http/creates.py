@@ -5,7 +5,6 @@ import math
 from typing import Literal
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
 from starlette.responses import Response
 
 from cluster.terms import Preference
@@ -16,10 +15,11 @@ from schemas.request import Request as Wanted
 from serve.context import Context
 from serve.errors import AddressError
 from serve.http.errors import WIRE_NAMES, wire_issues
-from serve.http.routes import Caller, body_of, context_of, documented, in_thread, json_answer
+from serve.http.rounds import Submission
+from serve.http.routes import Caller, body_of, context_of, documented, json_answer, rounds_of
 from serve.store.contract import ApiKey, Idempotency, Submitted
 from serve.tasks import CREDITS_PER_USD, Constraints, NewTask
-from serve.wire.base import Path, WireError, issue, issues_of
+from serve.wire.base import Path, WireError, issue
 from serve.wire.creates import Creates, ImageToVideo, Own, TextToVideo, VideoToVideo
 from serve.wire.instants import midnight
 from serve.wire.tasks import created
@@ -130,33 +130,25 @@ def wanted_of(
     video: str | None = None,
     strength: float | None = None,
 ) -> Wanted:
-    """The request as the rest of the house knows it. Raises WireError."""
-    try:
-        return Wanted(
-            mode=mode,
-            variant=body.model,
-            ratio=body.ratio,
-            num_frames=body.num_frames,
-            duration_s=body.duration,
-            fps=body.fps,
-            num_inference_steps=body.num_inference_steps,
-            guidance_scale=body.guidance_scale,
-            scheduler=body.scheduler,
-            strength=strength,
-            prompt=prompt,
-            negative_prompt=body.negative_prompt,
-            seed=body.seed,
-            image=image,
-            video=video,
-            priority=body.priority,
-        )
-    except ValidationError as error:
-        raise WireError(
-            [
-                found.model_copy(update={"path": tuple(WIRE_NAMES.get(str(part), part) for part in found.path)})
-                for found in issues_of(error)
-            ]
-        ) from error
+    """The request as the rest of the house knows it. `Creates` has the same limits, so it never refuses."""
+    return Wanted(
+        mode=mode,
+        variant=body.model,
+        ratio=body.ratio,
+        num_frames=body.num_frames,
+        duration_s=body.duration,
+        fps=body.fps,
+        num_inference_steps=body.num_inference_steps,
+        guidance_scale=body.guidance_scale,
+        scheduler=body.scheduler,
+        strength=strength,
+        prompt=prompt,
+        negative_prompt=body.negative_prompt,
+        seed=body.seed,
+        image=image,
+        video=video,
+        priority=body.priority,
+    )
 
 
 async def _create(
@@ -206,13 +198,14 @@ async def store(request: Request, key: ApiKey, tasks: list[NewTask]) -> Submitte
     now = context.now()
     most_daily = key.max_daily if key.max_daily is not None else limits.max_daily
     idempotency = await _idempotency(request)
-    stored = await in_thread(
-        context.store.tasks.submit,
-        tasks,
-        now,
-        idempotency=idempotency,
-        max_live=key.max_concurrent if key.max_concurrent is not None else limits.max_concurrent,
-        max_since=None if most_daily is None else (midnight(now), most_daily),
+    stored = await rounds_of(request).submit.ask(
+        Submission(
+            tuple(tasks),
+            now,
+            idempotency,
+            max_live=key.max_concurrent if key.max_concurrent is not None else limits.max_concurrent,
+            max_since=None if most_daily is None else (midnight(now), most_daily),
+        )
     )
     if not stored.replayed:
         context.admission.accepted(tasks)

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import logs
 from serve.config import ServeConfig
+from serve.http import hot
 from serve.http.errors import as_response, envelope
 
 _OURS_TO_TAKE = re.compile(rb"[A-Za-z0-9._-]{8,64}")
@@ -53,7 +54,11 @@ class Outermost:
                     raise _RefusedError(431, f"the headers are larger than {self._limits.max_header_bytes} bytes")
                 if declared > limit:
                     raise _RefusedError(413, f"the body is larger than {limit} bytes")
-                await self._app(scope, exchange.receive, exchange.send)
+                response = await hot.answer(scope, exchange.receive)
+                if response is not None:
+                    await response(scope, exchange.receive, exchange.send)
+                else:
+                    await self._app(scope, exchange.receive, exchange.send)
             except ClientDisconnect:
                 pass
             except Exception as error:
@@ -127,6 +132,5 @@ def _read_headers(scope: Scope) -> tuple[str, int, int]:
 
 def _route(scope: Scope) -> str:
     """The template of the route: a path would make a series for each task."""
-    route = scope.get("route")
-    path = getattr(route, "path", None)
+    path = scope.get("route_path") or getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) else "other"

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from schemas.errors import InvalidRequestError
 from serve.context import Context
 from serve.http.errors import NotFoundError, envelope, wire_issues
-from serve.http.routes import Caller, body_of, context_of, documented, in_thread, json_answer, no_content
+from serve.http.routes import Caller, body_of, context_of, documented, in_thread, is_id, json_answer, no_content
 from serve.store.contract import ApiKey, RouterConfig
 from serve.wire.base import WireError, issue
 from serve.wire.routers import NewRouter, RouterPatch, RouterSettings, merged, router_body
@@ -109,7 +109,7 @@ async def update(router_id: str, request: Request, key: Caller) -> Response:
 @router.delete("/v1/routers/{router_id}", **documented(None, "Delete a router and its log", status=204))
 async def delete(router_id: str, request: Request, key: Caller) -> Response:
     context = context_of(request)
-    if not await in_thread(context.store.routers.delete, key.id, router_id):
+    if not is_id(router_id) or not await in_thread(context.store.routers.delete, key.id, router_id):
         raise NotFoundError(f"there is no router {router_id[:100]!r}")
     return no_content()
 
@@ -165,7 +165,7 @@ def _note(key_id: str) -> str:
 
 
 def _get(context: Context, key: ApiKey, router_id: str) -> RouterConfig:
-    found = context.store.routers.get(key.id, router_id)
+    found = context.store.routers.get(key.id, router_id) if is_id(router_id) else None
     if found is None:
         raise NotFoundError(f"there is no router {router_id[:100]!r}")
     return found

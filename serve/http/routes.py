@@ -1,5 +1,6 @@
 """How a route reads its body, calls the store and answers: what every module of routes here needs."""
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -10,9 +11,12 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from serve.context import Context
+from serve.http.rounds import Rounds
 from serve.keys import caller
 from serve.store.contract import ApiKey
 from serve.wire.base import Model, WireError, issue, read
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,6 +27,16 @@ Caller = Annotated[ApiKey, Depends(caller)]
 def context_of(request: Request) -> Context:
     found: Context = request.app.state.context
     return found
+
+
+def rounds_of(request: Request) -> Rounds:
+    found: Rounds = request.app.state.rounds
+    return found
+
+
+def is_id(text: str) -> bool:
+    """Whether it may be the id of anything; what cannot be is not looked for."""
+    return _ID.fullmatch(text) is not None
 
 
 async def body_of(request: Request, model: type[Model], empty: bytes = b"") -> Model:

@@ -6,7 +6,8 @@ from starlette.responses import Response
 from schemas.clip import Status
 from serve.context import Context
 from serve.http.errors import NotFoundError
-from serve.http.routes import Caller, context_of, documented, in_thread, json_answer, no_content
+from serve.http.rounds import Look
+from serve.http.routes import Caller, context_of, documented, in_thread, is_id, json_answer, no_content, rounds_of
 from serve.tasks import StoredTask
 from serve.wire.base import WireError, issue
 from serve.wire.tasks import Json, Sign, page, shown
@@ -30,18 +31,10 @@ def signer(context: Context) -> Sign:
     return lambda uri: output_url(context, uri)
 
 
-def _read(context: Context, key_id: str, task_id: str) -> tuple[StoredTask, int | None] | None:
-    tasks = context.store.tasks
-    task = tasks.get(task_id, key_id)
-    if task is None:
-        return None
-    return task, tasks.position(task) if task.status is Status.PENDING else None
-
-
 @router.get("/v1/tasks/{task_id}", **documented(None, "A task", answer=_EXAMPLE))
 async def retrieve(task_id: str, request: Request, key: Caller) -> Response:
     context = context_of(request)
-    found = await in_thread(_read, context, key.id, task_id)
+    found = await rounds_of(request).look.ask(Look(task_id, key.id)) if is_id(task_id) else None
     if found is None:
         raise NotFoundError(f"there is no task {task_id[:100]!r}")
     task, position = found
@@ -57,7 +50,7 @@ async def cancel(task_id: str, request: Request, key: Caller) -> Response:
         before = tasks.cancel(task_id, key.id, context.now())
         return before is not None and tasks.delete(task_id, key.id)
 
-    if not await in_thread(end):
+    if not is_id(task_id) or not await in_thread(end):
         raise NotFoundError(f"there is no task {task_id[:100]!r}")
     context.wake()
     return no_content()

@@ -2,16 +2,19 @@
 
 import math
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from cluster.terms import Preference
-from schemas.request import MAX_SEED
+from schemas.request import MAX_PROMPT_CHARS, MAX_SEED
 from schemas.shape import parse_ratio
 from serve.wire.base import Refusal, Wire
 
 MAX_URI_CHARS = 24 << 20  # data: URIs; the bytes inside have limits of their own
+MAX_SIDE = 16384
+MAX_PROPORTION = 16
 _FAR_S = 4_102_444_800.0  # 2100: nobody means a later instant
 
 UNSUPPORTED = {
@@ -32,7 +35,7 @@ def utf16_units(text: str) -> int:
 
 
 def _prompt(text: str, info: ValidationInfo) -> str:
-    most = int((info.context or {}).get("max_prompt_chars", 1000))
+    most = min(int((info.context or {}).get("max_prompt_chars", 1000)), MAX_PROMPT_CHARS)
     units = utf16_units(text)
     if units > most:
         raise Refusal(f"must have at most {most} UTF-16 code units; it has {units}", "too_big")
@@ -42,11 +45,22 @@ def _prompt(text: str, info: ValidationInfo) -> str:
 
 
 def _ratio(text: str) -> str:
-    try:
-        parse_ratio(text)
-    except (ValueError, OverflowError, ZeroDivisionError) as error:
-        raise Refusal(f"{error}", "invalid_format") from None
+    wrong = _wrong_ratio(text)
+    if wrong is not None:
+        raise Refusal(wrong, "invalid_format")
     return text
+
+
+@lru_cache(maxsize=1024)
+def _wrong_ratio(text: str) -> str | None:
+    try:
+        size = parse_ratio(text)
+    except (ValueError, OverflowError, ZeroDivisionError) as error:
+        return str(error)
+    sides = size if isinstance(size, tuple) else (max(size, 1 / size),)
+    if max(sides) > (MAX_SIDE if isinstance(size, tuple) else MAX_PROPORTION):
+        return f"{text!r} is too large; write '16:9' or '1280:720'"
+    return None
 
 
 def _silent(audio: bool | None) -> bool | None:

@@ -53,13 +53,14 @@ def rendered(group: Group) -> Json:
 def created(task: StoredTask, position: int) -> Json:
     """The answer to a create."""
     offer = task.offer
+    promise = quote(offer)
     return {
         "id": task.id,
         "estimatedCost": estimated_cost(offer),
         "status": task.status.value,
-        "quote": quote(offer),
-        "eta": iso(offer.eta_at),
-        "etaP90": iso(offer.eta_p90_at),
+        "quote": promise,
+        "eta": promise["eta"],
+        "etaP90": promise["etaP90"],
         "queuePosition": position,
         "variant": offer.variant,
         "reason": offer.reason,

@@ -88,7 +88,7 @@ class Endpoint:
         """As if the dispatcher had written it just now, and it was read."""
         report = FleetReport(at=self.context.now(), pools=pools, **changes)
         self.store.notes.write(NOTE, report.model_dump(mode="json"))
-        self.context.admission.forget()
+        self.context.admission.refresh()
 
     def another_key(self, **limits: int) -> str:
         return keys.create(self.store, "another", self.context.now(), **limits)[1]

@@ -1,0 +1,68 @@
+"""Calls of the store that many requests need at once, made together.
+
+While one round is in the thread the next one gathers: a lone request waits for nobody, and under load a hundred
+requests share one transaction, one hop to a thread and one turn of the interpreter's lock.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+MOST = 256
+
+
+class Gathered(Generic[Q, A]):
+    """`work` answers many questions at once, each with its answer or with the error that its asker gets.
+
+    For one event loop. `work` runs in a thread of its own, one round at a time.
+    """
+
+    def __init__(self, name: str, work: Callable[[Sequence[Q]], Sequence[A | Exception]]) -> None:
+        self._work = work
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
+        self._is_out = False
+
+    async def ask(self, question: Q) -> A:
+        """The answer. Raises what `work` gave or raised."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[A] = loop.create_future()
+        self._waiting.append((question, future))
+        if not self._is_out:
+            self._is_out = True
+            loop.call_soon(self._go, loop)  # whoever is ready in this turn of the loop comes along
+        return await future
+
+    def close(self) -> None:
+        """No more questions."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _go(self, loop: asyncio.AbstractEventLoop) -> None:
+        asked, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+        round_ = loop.run_in_executor(self._thread, self._work, [question for question, _ in asked])
+        round_.add_done_callback(lambda done: self._answer(loop, [future for _, future in asked], done))
+
+    def _answer(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        futures: Sequence["asyncio.Future[A]"],
+        done: "asyncio.Future[Sequence[A | Exception]]",
+    ) -> None:
+        error = asyncio.CancelledError() if done.cancelled() else done.exception()
+        answers = [] if error is not None else done.result()
+        for place, future in enumerate(futures):
+            if future.done():  # its client went away
+                continue
+            answer = answers[place] if error is None else error
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+        if self._waiting:
+            self._go(loop)
+        else:
+            self._is_out = False

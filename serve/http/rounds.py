@@ -1,0 +1,134 @@
+"""The two calls of the store that every client makes, gathered: storing new tasks and looking at one."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from schemas.clip import Status
+from serve.errors import DailyLimitError
+from serve.http.gather import Gathered
+from serve.store.contract import Idempotency, Submitted, TaskStore
+from serve.tasks import NewTask, StoredTask
+
+POSITION_S = 0.5
+_MOST_POSITIONS = 10_000
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What one request stores; as the arguments of `TaskStore.submit`."""
+
+    tasks: tuple[NewTask, ...]
+    now: float
+    idempotency: Idempotency | None = None
+    max_live: int | None = None
+    max_since: tuple[float, int] | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """A key looks at a task."""
+
+    task_id: str
+    key_id: str
+
+
+Seen = tuple[StoredTask, int | None]
+"""A task, and how many PENDING ones come before it, where it is PENDING itself."""
+
+
+class Rounds:
+    """Both, over one store."""
+
+    def __init__(self, tasks: TaskStore) -> None:
+        self._tasks = tasks
+        self._positions: dict[tuple[int, int], tuple[float, int]] = {}
+        self.submit = Gathered("submit", self._submit)
+        self.look = Gathered("look", self._look)
+
+    def close(self) -> None:
+        self.submit.close()
+        self.look.close()
+
+    # -- storing -------------------------------------------------------------------------------------------------
+
+    def _submit(self, asked: Sequence[Submission]) -> list[Submitted | Exception]:
+        """Requests of one key become one transaction, unless one of them may have been made before."""
+        answers: list[Submitted | Exception] = []
+        for group in _grouped(asked):
+            answers += self._submit_group(group)
+        return answers
+
+    def _submit_group(self, group: Sequence[Submission]) -> list[Submitted | Exception]:
+        first = group[0]
+        try:
+            stored = self._tasks.submit(
+                [task for one in group for task in one.tasks],
+                first.now,
+                idempotency=first.idempotency,
+                max_live=first.max_live,
+                max_since=first.max_since,
+            )
+        except DailyLimitError as error:
+            # All or none is what one request is promised, not what strangers share.
+            return [error] if len(group) == 1 else [one for each in group for one in self._submit_group([each])]
+        except Exception as error:
+            return [error] * len(group)
+        if len(group) == 1:
+            return [stored]
+        answers: list[Submitted | Exception] = []
+        done = 0
+        for one in group:
+            answers.append(Submitted(stored.tasks[done : done + len(one.tasks)]))
+            done += len(one.tasks)
+        return answers
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def _look(self, asked: Sequence[Look]) -> list[Seen | Exception | None]:
+        found = {task.id: task for task in self._tasks.get_many(list({look.task_id for look in asked}))}
+        positions: dict[str, int] = {}
+        answers: list[Seen | Exception | None] = []
+        for look in asked:
+            task = found.get(look.task_id)
+            if task is None or task.deleted or task.key_id != look.key_id:
+                answers.append(None)
+            elif task.status is not Status.PENDING:
+                answers.append((task, None))
+            else:
+                if task.id not in positions:
+                    positions[task.id] = self._position(task)
+                answers.append((task, positions[task.id]))
+        return answers
+
+    def _position(self, task: StoredTask) -> int:
+        """No older than `POSITION_S`: counting a long queue for each of many who ask again and again is dear."""
+        place = task.priority, task.seq
+        now = time.monotonic()
+        known = self._positions.get(place)
+        if known is not None and now - known[0] < POSITION_S:
+            return known[1]
+        position = self._tasks.position(task)
+        if len(self._positions) >= _MOST_POSITIONS:
+            self._positions.clear()
+        self._positions[place] = now, position
+        return position
+
+
+def _grouped(asked: Sequence[Submission]) -> list[list[Submission]]:
+    """In order, with neighbours together that may be one transaction."""
+    groups: list[list[Submission]] = []
+    for one in asked:
+        last = groups[-1][-1] if groups else None
+        together = (
+            last is not None
+            and one.idempotency is None
+            and last.idempotency is None
+            and one.tasks[0].key_id == last.tasks[0].key_id
+            and (one.max_live, one.max_since) == (last.max_live, last.max_since)
+        )
+        if together:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
