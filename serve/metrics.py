@@ -71,7 +71,7 @@ class DispatchMetrics:
         self._bound = counter("rushes_eta_bound_total", "Tasks that kept their p90 bound, and that did not", "kept")
         self._quote = histogram("rushes_quote_ratio", "What a task was billed, over its quote", buckets=_RATIOS)
         self._busy = counter("rushes_accelerator_busy_seconds_total", "Seconds in which replicas rendered", "pool")
-        self._share = gauge("rushes_accelerator_busy_share", "Share of its replicas' time that a pool rendered", "pool")
+        self._share = gauge("rushes_accelerator_busy_share", "Share of a pool's replicas that render now", "pool")
         self._replicas = gauge("rushes_replicas", "Replicas of a pool: up, starting or busy", "pool", "state")
         self._backlog = gauge("rushes_backlog_seconds", "Predicted seconds until a task queued now would start", "pool")
         self._webhooks = gauge("rushes_webhooks", "Webhook messages: waiting, delivered, given_up", "state")
@@ -81,12 +81,15 @@ class DispatchMetrics:
         for kept in ("yes", "no"):
             self._bound.labels(kept)
 
-    def queued(self, depth: Mapping[str, int], throttled: int = 0) -> None:
+    def queued(self, depth: Mapping[str, int]) -> None:
         """The queue as it is now, by variant. A variant that is no longer named has nothing waiting."""
         self._variants |= depth.keys()
         for variant in self._variants:
             self._queue.labels(variant).set(depth.get(variant, 0))
-        self._throttled.set(throttled)
+
+    def throttled(self, count: int) -> None:
+        """Tasks whose key is over its limit."""
+        self._throttled.set(count)
 
     def started(self, variant: str, wait_s: float) -> None:
         """A task began its first attempt, `wait_s` after it was accepted."""
@@ -127,15 +130,12 @@ class DispatchMetrics:
         """Replicas of `pool` rendered for so many seconds."""
         self._busy.labels(pool).inc(max(0.0, seconds))
 
-    def busy_share(self, pool: str, share: float) -> None:
-        """Of the time of all replicas of `pool` since the last call, 0 to 1."""
-        self._share.labels(pool).set(min(1.0, max(0.0, share)))
-
     def replicas(self, pool: str, *, up: int, starting: int = 0, busy: int = 0, backlog_s: float = 0.0) -> None:
         """A pool as it is now."""
         self._pools.add(pool)
         for state, count in (("up", up), ("starting", starting), ("busy", busy)):
             self._replicas.labels(pool, state).set(count)
+        self._share.labels(pool).set(min(1.0, busy / up) if up else 0.0)
         self._backlog.labels(pool).set(backlog_s)
 
     def forget_pools(self, kept: set[str]) -> None:
@@ -143,6 +143,7 @@ class DispatchMetrics:
         for pool in self._pools - kept:
             for state in ("up", "starting", "busy"):
                 self._replicas.remove(pool, state)
+            self._share.remove(pool)
             self._backlog.remove(pool)
         self._pools &= kept
 

@@ -28,7 +28,8 @@ def application(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_serve_takes_the_config(name: str) -> None:
-    ServeDeploySchema.model_validate(CONFIGS[name])
+    read = ServeDeploySchema.model_validate(CONFIGS[name])
+    assert read.applications[0].external_scaler_enabled, "without it the dispatcher cannot size pools"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -39,7 +39,8 @@ def base(name: str) -> str:
 
 def test_a_task_from_acceptance_to_its_bill_is_counted() -> None:
     metrics = DispatchMetrics()
-    metrics.queued({"embedded": 3, "turbo": 1}, throttled=2)
+    metrics.queued({"embedded": 3, "turbo": 1})
+    metrics.throttled(2)
     metrics.started("embedded", 0.4)
     metrics.rendered("embedded", "64x64x17", 1.5, 4, pool="embedded/cpu")
     metrics.finished("embedded", "SUCCEEDED")
@@ -48,7 +49,6 @@ def test_a_task_from_acceptance_to_its_bill_is_counted() -> None:
     metrics.quote_error(0.02, 0.01)
     metrics.fell_back("overloaded")
     metrics.retried("ActorLostError")
-    metrics.busy_share("embedded/cpu", 0.75)
     metrics.replicas("embedded/cpu", up=2, starting=1, busy=1, backlog_s=9)
     metrics.webhooks({"waiting": 1, "delivered": 5, "given_up": 0})
     metrics.dead_letters(1)
@@ -67,7 +67,7 @@ def test_a_task_from_acceptance_to_its_bill_is_counted() -> None:
         ("rushes_fallbacks_total", (("reason", "overloaded"),)): 1,
         ("rushes_retries_total", (("cause", "ActorLostError"),)): 1,
         ("rushes_accelerator_busy_seconds_total", (("pool", "embedded/cpu"),)): 1.5,
-        ("rushes_accelerator_busy_share", (("pool", "embedded/cpu"),)): 0.75,
+        ("rushes_accelerator_busy_share", (("pool", "embedded/cpu"),)): 0.5,
         ("rushes_replicas", (("pool", "embedded/cpu"), ("state", "starting"))): 1,
         ("rushes_backlog_seconds", (("pool", "embedded/cpu"),)): 9,
         ("rushes_webhooks", (("state", "waiting"),)): 1,
