@@ -5,6 +5,7 @@ import hashlib
 import re
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,8 +26,9 @@ T = TypeVar("T")
 SCHEMES = ("https://", "data:", "runway://")
 _UPLOAD = re.compile(r"runway://([0-9a-f-]{36})")
 _THREADS = 4  # a decoded image may take 256 MB
-# What comes in lies on our disk meanwhile: at most 16 × 32 MB and 8 × 200 MB.
-_FETCHES = 16
+# What comes in lies on our disk meanwhile: at most 32 × 32 MB and 8 × 200 MB.
+_FETCHES = 32
+_FETCHES_OF_A_KEY = 8  # so that one whose servers hang takes nobody else's turn
 _UPLOADS = 8
 
 
@@ -50,6 +52,7 @@ class Intake:
         self._outbound = outbound or Outbound(allow_private=config.media.allow_private)
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="media")
         self._fetching = asyncio.Semaphore(_FETCHES)
+        self._of_key: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_FETCHES_OF_A_KEY))
         self.receiving = asyncio.Semaphore(_UPLOADS)
 
     async def take(self, uri: str, kind: Kind | str, key: ApiKey, path: str) -> str:
@@ -63,7 +66,7 @@ class Intake:
         if scheme is None or (scheme == "http://" and not self._limits.allow_private):
             raise refused(path, "not an address that media are taken from", "asset_url", SCHEMES)
         # Held while the file lies on our disk, not only while it comes in.
-        async with self._fetching:
+        async with self._of_key[key.id], self._fetching:
             folder = Path(await self._blocking(lambda: tempfile.mkdtemp(prefix="rushes-intake-")))
             try:
                 return await self._take(uri, scheme, kind, key, path, folder / "media")

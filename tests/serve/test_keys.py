@@ -111,6 +111,19 @@ def test_a_revoked_key_stops_when_what_was_remembered_is_old(store: Store) -> No
     asyncio.run(calls())
 
 
+def test_a_revoked_key_is_refused_whatever_the_store_returns() -> None:
+    revoked = ApiKey(id="key_1", name="a", created_at=0.0, revoked_at=1.0)
+
+    class Returning:
+        keys = property(lambda self: self)
+
+        def find(self, of: str) -> ApiKey:
+            return revoked
+
+    with pytest.raises(UnauthorizedError, match="revoked"):
+        asyncio.run(_find(Returning(), "Bearer rsh_" + "a" * 43))
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -316,5 +329,5 @@ def test_a_handler_with_the_filter_writes_no_secret(capsys: pytest.CaptureFixtur
     assert "ValueError" in said
 
 
-async def _find(counting: Counting, header: str | None) -> ApiKey:
+async def _find(counting: object, header: str | None) -> ApiKey:
     return await Keyring(counting).find(header)  # type: ignore[arg-type]

@@ -140,6 +140,17 @@ def test_a_bomb_is_refused_by_its_header(file: Path, data: bytes) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 50_000
 
 
+@pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS)
+def test_no_decoder_sees_a_bomb(file: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening is enough for some: they make room for the canvas first."""
+    opened: list[object] = []
+    monkeypatch.setattr("PIL.Image.open", lambda *given, **named: opened.append(given))
+    file.write_bytes(data)
+    with pytest.raises(InvalidRequestError, match="more than 64,000,000 pixels"):
+        check(file, Kind.IMAGE, LIMITS, "promptImage")
+    assert opened == []
+
+
 def test_a_jpg_that_says_more_pixels_than_it_has_is_refused_by_its_header(file: Path) -> None:
     data = bytearray(samples.image("JPEG"))
     at = data.index(b"\xff\xc0")

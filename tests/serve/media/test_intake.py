@@ -264,6 +264,27 @@ def test_many_at_once_leave_nothing_on_the_disk(
     assert len(stored(objects)) == 1
 
 
+def test_one_key_whose_servers_hang_takes_nobody_else_s_turn(
+    config: ServeConfig, store: Store, objects: ObjectStore
+) -> None:
+    with Stranger() as server:
+        server.answers(hang())
+        intake = Intake(config, store, objects, outbound=server.outbound())
+
+        async def both() -> float:
+            hanging = [asyncio.create_task(intake.take(server.url(), "image", KEY, "a")) for _ in range(100)]
+            await asyncio.sleep(0)
+            start = time.perf_counter()
+            await intake.take(data_uri(PNG), "image", OTHER, "promptImage")
+            took_s = time.perf_counter() - start
+            for task in hanging:
+                task.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
+            return took_s
+
+        assert asyncio.run(both()) < config.media.fetch_timeout_s / 2
+
+
 def test_the_event_loop_goes_on_while_media_are_checked(
     config: ServeConfig, store: Store, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,23 @@ def test_a_body_without_a_length_is_cut_at_the_limit(client: TestClient, context
     assert answer.status_code == 413
 
 
+def test_what_comes_behind_the_form_is_counted_too(client: TestClient, context: Context, objects: ObjectStore) -> None:
+    made: dict[str, Any] = create(context, KEY, "a.png")
+
+    def endless() -> Iterator[bytes]:
+        for name, value in made["fields"].items():
+            yield f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + PNG + b"\r\n--b--\r\n"
+        for _ in range(100):
+            yield b"\0" * 50_000
+
+    answer = client.post(
+        made["uploadUrl"], content=endless(), headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    assert answer.status_code == 413
+    assert stored(objects) == []
+
+
 BODIES = {
     "no multipart": ("application/json", b"{}", 400),
     "no boundary": ("multipart/form-data", b"", 400),
