@@ -149,7 +149,8 @@ class Stranger:
                 threading.Thread(target=self._serve, args=(plain,), daemon=True).start()
 
     def _serve(self, plain: socket.socket) -> None:
-        with contextlib.suppress(OSError), self._tls.wrap_socket(plain, server_side=True) as connection:
+        # ValueError: who went away before the request was whole.
+        with contextlib.suppress(OSError, ValueError), self._tls.wrap_socket(plain, server_side=True) as connection:
             visit = Visit(connection, self._over)
             _read(visit)
             self.visits.append(visit)
