@@ -82,12 +82,13 @@ class Broker:
         """The replica is free, or nearly: its next batch, or None when there is nothing for it now."""
         with self._lock:
             now = self._now()
+            if self._draining:
+                self.roster.heard(hello.replica, now)
+                return self._ready.pop(hello.replica, None)
             if self.roster.greet(hello, now):
                 self._reroute(self.roster.join(hello, now), now)
             if hello.replica in self._ready:
                 return self._ready.pop(hello.replica)
-            if self._draining:
-                return None
             self._begin(self._policy.free(hello.replica, now), now)
             return self._ready.pop(hello.replica, None)
 
@@ -128,19 +129,22 @@ class Broker:
         """Take in what changed in the store, and what time itself changed. Called often; each part has its pace."""
         with self._lock:
             now = self._now()
-            while fresh := self._store.tasks.pending(self._last_seq):
-                self._last_seq = max(task.seq for task in fresh)
-                for task in fresh:
-                    self._enter(task, now)
+            starts: list[Start] = []
             if self._is_due("again", now, _AGAIN_S):
                 self._lose(self.roster.silent(now), now, "is silent")
                 self._reroute(self.roster.tend(now), now)
                 for task in self._store.tasks.expired(now):
                     self._ends.retry(task, task.epoch, "its replica was lost", "ReplicaLost", now)
                 for task in self._store.tasks.waiting_again(now):
-                    self._enter(task, now)
+                    starts += self._enter(task, now)
                 for key_id in self._store.tasks.throttled_keys():
                     self._release(key_id, now)
+            while fresh := self._store.tasks.pending(self._last_seq):
+                self._last_seq = max(task.seq for task in fresh)
+                for task in fresh:
+                    starts += self._enter(task, now)
+            # Only now: tasks of one kind that came together are rendered together.
+            self._begin(starts, now)
             if self._is_due("note", now, _NOTE_S):
                 self._publish(now)
             if self._is_due("keep", now, _KEEP_S):
@@ -155,19 +159,19 @@ class Broker:
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
-    def _enter(self, task: StoredTask, now: float) -> None:
+    def _enter(self, task: StoredTask, now: float) -> list[Start]:
         if task.seq in self._waiting:
-            return
+            return []
         groups = groups_of(task, self._served)
         if not groups:
             self._ends.give_up(task, "no variant that is served now can render this task", now)
-            return
+            return []
         self._waiting[task.seq] = task
         self._groups[task.seq] = groups
         for group in groups.values():
             self._alike[group.key][task.seq] = None
         self.roster.asked(task.offer.variant, task.offer.gpu_s, now)
-        self._begin(self._submit(task, now), now)
+        return self._submit(task, now)
 
     def _submit(self, task: StoredTask, now: float) -> list[Start]:
         wanted = wanted_of(task, self._groups[task.seq])
@@ -208,7 +212,7 @@ class Broker:
 
     def _begin(self, starts: list[Start], now: float) -> None:
         """Turn the policy's starts into leased batches. A start whose tasks are all gone frees its replica again."""
-        queue = list(starts)
+        queue = [] if self._draining else list(starts)
         while queue:
             start = queue.pop(0)
             if self.roster.is_placeholder(start.replica):
@@ -226,7 +230,7 @@ class Broker:
         if first is None:
             return None
         group = self._groups[start.task][start.variant]
-        pool = self._policy.pools[f"{start.variant}/{self.roster.accelerator_of(start.replica)}"]
+        pool = self._policy.pools[f"{start.variant}/{self.roster.accelerator_of(start.variant)}"]
         most = self._served[start.variant].max_batch - 1
         alike = list(islice((seq for seq in self._alike[group.key] if self._may_join(seq, first)), most))
         # A task that lost a replica may have killed it: it is tried alone.
@@ -282,7 +286,7 @@ class Broker:
     # -- losses and notes ---------------------------------------------------------------------------------------------
 
     def _learn(self, results: Results) -> None:
-        group, accelerator = results.group, self.roster.accelerator_of(results.replica)
+        group, accelerator = results.group, self.roster.accelerator_of(results.group.variant)
         call = Measured(group.shape, group.steps, group.guidance, len(results.ended), results.render_s)
         self._calibrator.observe(group.variant, accelerator, call)
         pool = f"{group.variant}/{accelerator}"
@@ -291,12 +295,12 @@ class Broker:
     def _lose(self, replicas: list[str], now: float, why: str) -> None:
         for replica in replicas:
             log.warning("replica %s %s: its tasks go elsewhere", replica, why)
-            waiting = self.roster.leave(replica, now)
+            moved = self.roster.leave(replica, now)
             work = self._ready.pop(replica, None)
             if work is not None:
                 for lease in work.leases:  # never reached it: no attempt of theirs has failed
                     self._store.tasks.give_back(lease.task_id, lease.epoch, f"replica {why}", now)
-            self._reroute(([], waiting), now)
+            self._reroute(moved, now)
 
     def _release(self, key_id: str, now: float) -> None:
         key = self._store.keys.get(key_id)
@@ -347,7 +351,8 @@ class Broker:
             for task in self._store.tasks.get_many([task.id for task in known[first : first + 500]]):
                 if task.status is not Status.PENDING and task.seq in self._waiting:
                     self._forget(task.seq)
-                    self._policy.withdraw(task.seq, self._now())
+                    if task.seq in self._policy.timelines.waiting:
+                        self._policy.withdraw(task.seq, self._now())
 
     # -- how many ------------------------------------------------------------------------------------------------
 

@@ -76,8 +76,8 @@ class FleetView:
         self._served = served
         self._estimate = estimate
         self._accelerator = config.pools.accelerator
-        most = {served.find(name): count for name, count in config.pools.max_replicas.items()}
-        self._off = {variant.name for variant, count in most.items() if variant is not None and count < 1}
+        limits = config.pools.max_replicas.items()
+        self._off = {variant.name for name, most in limits if most < 1 and (variant := served.find(name)) is not None}
         self.report = FleetReport()
         self._pools: dict[str, ViewedPool] = {}
         self._routers: dict[bool, Router] = {}

@@ -24,6 +24,7 @@ _PROCESS_S = 10.0  # a new process imports torch and joins, beside loading the m
 _DOWN_S, _LONGEST_DOWN_S = 30.0, 600.0
 _HOPELESS = 3  # load failures in a row
 _ARRIVALS_S = 60.0
+_BUSY_S = 0.1
 
 
 class ColdMemory(FixedMemory):
@@ -49,8 +50,7 @@ class _Replica:
     variant: str
     accelerator: str
     heard_at: float
-    busy_since: float | None = None
-    tasks: int = 0
+    tasks: set[str] = field(default_factory=set)  # that it holds
 
 
 @dataclass
@@ -103,7 +103,6 @@ class Roster:
         if known is None:
             return True
         known.heard_at = now
-        known.busy_since = None
         return False
 
     def join(self, hello: Hello, now: float) -> tuple[list[Start], list[int]]:
@@ -115,17 +114,22 @@ class Roster:
             self._calibrator.observe_load(hello.variant, kind.accelerator, Load.COLD, hello.load_s)
         kind.asked_at, kind.failures, kind.down_until = None, 0, 0.0
         self._replicas[hello.replica] = _Replica(hello.variant, kind.accelerator, now)
-        waiting = self._drop_placeholder(kind)
+        # Whatever waits for a replica that is not there yet may prefer this one.
+        waiting = [seq for other in self._kinds.values() for seq in self._drop_placeholder(other)]
         number = self._policy.numbers[hello.variant]
-        return self._policy.gained([(hello.replica, kind.accelerator, FixedMemory(number))], now), waiting
+        starts = self._policy.gained([(hello.replica, kind.accelerator, FixedMemory(number))], now)
+        more, moved = self.tend(now)
+        return starts + more, waiting + moved
 
-    def leave(self, replica: str, now: float) -> list[int]:
-        """A replica is gone; the tasks that were planned onto it."""
+    def leave(self, replica: str, now: float) -> tuple[list[Start], list[int]]:
+        """A replica is gone: starts, and the tasks that were planned onto it."""
         gone = self._replicas.pop(replica, None)
         if gone is None:
-            return []
-        self._kinds[gone.variant].failed_at.append(now)
-        return self._policy.lost([replica])
+            return [], []
+        waiting = self._policy.lost([replica])
+        # Its successor's place first, so that its tasks do not flee to another variant from a mere restart.
+        starts, moved = self.tend(now)
+        return starts, waiting + moved
 
     def heard(self, replica: str, now: float) -> None:
         known = self._replicas.get(replica)
@@ -139,7 +143,7 @@ class Roster:
     def began(self, replica: str, tasks: Sequence[StoredTask], now: float) -> None:
         known = self._replicas.get(replica)
         if known is not None:
-            known.busy_since, known.tasks = now, len(tasks)
+            known.tasks |= {task.id for task in tasks}
             self._kinds[known.variant].worked_at = now
 
     def rendered(self, results: Results, now: float) -> None:
@@ -148,6 +152,7 @@ class Roster:
             kind = self._kinds[known.variant]
             kind.worked_at = now
             kind.busy_s += results.render_s
+            known.tasks -= {ended.lease.task_id for ended in results.ended}
 
     def asked(self, variant: str, work_s: float, now: float) -> None:
         """Work has arrived for a variant."""
@@ -195,8 +200,9 @@ class Roster:
         known = self._replicas.get(str(replica))
         return known.variant if known is not None else str(replica).removeprefix(_placeholder(""))
 
-    def accelerator_of(self, replica: Hashable) -> str:
-        return self._kinds[self.variant_of(replica)].accelerator
+    def accelerator_of(self, variant: str) -> str:
+        """The type that a variant's replicas are on."""
+        return self._kinds[variant].accelerator
 
     def hopeless(self, variant: str) -> str | None:
         """Why waiting for a variant makes no sense: it failed to load again and again."""
@@ -208,7 +214,7 @@ class Roster:
         kind = self._kinds.get(variant)
         if kind is None:
             return "is not served"
-        if kind.down_until or any(now_down for now_down in kind.failed_at[-1:]):
+        if kind.down_until:
             return "is down"
         return "is not loaded" if kind.placeholder else "is busy"
 
@@ -226,7 +232,7 @@ class Roster:
                     accelerator=kind.accelerator,
                     replicas=len(mine),
                     starting=max(0, kind.target - len(mine)),
-                    busy=sum(known.busy_since is not None for known in mine),
+                    busy=sum(bool(known.tasks) for known in mine),
                     queued=depths.get(name, 0),
                     backlog_s=max(0.0, total_s if mine else total_s - kind.start_s),
                     load_s=load_s,
@@ -257,8 +263,8 @@ class Roster:
                     continue
                 least, most = self._limits[name]
                 mine = [known for known in self._replicas.values() if known.variant == name]
-                busy_s = sum(self._calibrated_s(known, now) for known in mine)
-                backlog_s = work_s.get(name, 0.0) + busy_s
+                # What runs is work too: a busy replica is not given back.
+                backlog_s = work_s.get(name, 0.0) + sum(_BUSY_S for known in mine if known.tasks)
                 if now < kind.down_until:
                     least, most = 0, max(1, len(mine))
                 demands.append(
@@ -283,9 +289,6 @@ class Roster:
                 kind.asked_at = now
             kind.target = count
         return sizes
-
-    def _calibrated_s(self, replica: _Replica, now: float) -> float:
-        return 0.0 if replica.busy_since is None else max(0.1, 1.0 - (now - replica.busy_since))
 
 
 def limits_of(config: ServeConfig, served: Catalog, name: str, *, first: bool) -> tuple[int, int]:

@@ -18,15 +18,10 @@ from serve.tasks import StoredTask
 
 def groups_of(task: StoredTask, served: Catalog) -> dict[str, Group]:
     """The group of the task on each variant it may go to, its shape made the nearest that the variant has."""
-    request, limits = task.request, task.constraints
+    request = task.request
     found: dict[str, Group] = {}
-    for name, variant in served.variants.items():
-        # A variant that was allowed by name needs no `auto` in the catalog.
-        chosen_freely = request.variant == "auto" and limits.allow is None
-        if name != task.offer.variant and (name in limits.deny or (chosen_freely and not variant.auto)):
-            continue
-        if limits.allow is not None and name not in limits.allow:
-            continue
+    for name in _chain(task, served):
+        variant = served[name]
         if name == task.group.variant and variant.digest == task.group.variant_digest:
             found[name] = task.group
             continue
@@ -45,12 +40,25 @@ def groups_of(task: StoredTask, served: Catalog) -> dict[str, Group]:
     return found
 
 
+def _chain(task: StoredTask, served: Catalog) -> tuple[str, ...]:
+    """Variants by the request's own words: any for auto, else the named one and its fallbacks."""
+    request, limits = task.request, task.constraints
+    if request.variant == "auto":
+        # A variant that is allowed by name needs no `auto` in the catalog.
+        names = [n for n, v in served.variants.items() if v.auto or limits.allow is not None or n == task.offer.variant]
+    else:
+        first = served.find(request.variant) or served[task.offer.variant]
+        names = [first.name, *(served[name].name for name in first.fallbacks if limits.fall_back)]
+    allowed = served.variants.keys() if limits.allow is None else set(limits.allow)
+    return tuple(name for name in dict.fromkeys(names) if name in allowed and name not in limits.deny)
+
+
 def wanted_of(task: StoredTask, groups: dict[str, Group]) -> Wanted:
     """What routing is asked. A price limit that the offer kept is kept."""
     request, limits = task.request, task.constraints
     terms = Terms(
         mode=task.group.mode,
-        variant=request.variant,
+        variant=request.variant if request.variant == "auto" else next(iter(groups)),
         steps=request.num_inference_steps,
         guidance=request.guidance_scale,
         has_image=request.image is not None,
