@@ -75,6 +75,8 @@ def _resampled(decoded: Iterator[Any], native_fps: Fraction, shape: Shape, fps: 
     shown: Any = None
     start: float | None = None
     for index, frame in enumerate(decoded):
+        if frame.width * frame.height > MAX_VIDEO_PIXELS:  # a stream may grow after its header
+            raise ValueError(f"frame {index} is {frame.width}×{frame.height}, more than {MAX_VIDEO_PIXELS:,} pixels")
         time_s = float(frame.time) if frame.time is not None else float(index / native_fps)
         start = time_s if start is None else start
         # The frame on screen before this one fills every instant up to this one's.

@@ -141,12 +141,12 @@ class Keyring:
 def load_secret(store: Store) -> bytes:
     """The endpoint's secret, made at the first call and kept in the store; it signs URLs and derives webhook secrets.
 
-    Call it once where the endpoint starts, before its processes do: two first calls at once may not agree.
+    Processes that start together agree on one.
     """
-    if store.notes.read(SECRET_NOTE) is None:
-        store.notes.write(SECRET_NOTE, base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode())
-    # Read back: of two writers the later one counts, for both.
     kept = store.notes.read(SECRET_NOTE)
+    if kept is None:
+        store.notes.write_once(SECRET_NOTE, base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode())
+        kept = store.notes.read(SECRET_NOTE)
     if not isinstance(kept, str):
         raise ConfigError(f"the store's note {SECRET_NOTE!r} is not a secret; remove it to get a new one")
     return base64.b64decode(kept)

@@ -52,6 +52,8 @@ def _client(settings: S3Settings, _pid: int, _environment: tuple[tuple[str, str]
         max_pool_connections=settings.connections,
         tcp_keepalive=True,
         retries={"mode": "standard", "total_max_attempts": settings.client_attempts},
+        # boto3 still presigns with version 2 for some endpoints, which newer regions refuse.
+        signature_version="s3v4",
         s3={"addressing_style": _addressing_style(session, custom)},
         **_checksums(custom),
     )

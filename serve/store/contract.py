@@ -297,6 +297,9 @@ class NoteStore(Protocol):
 
     def read(self, name: str) -> JsonValue: ...
     def write(self, name: str, value: JsonValue) -> None: ...
+    def write_once(self, name: str, value: JsonValue) -> None:
+        """Unless there is one of that name: of several first writers, one wins for all."""
+
     def read_many(self, prefix: str) -> Mapping[str, JsonValue]: ...
 
 

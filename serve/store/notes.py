@@ -22,6 +22,7 @@ class SqlNotes:
         self._write = insert.on_conflict_do_update(
             index_elements=[_NOTES.c.name], set_={"value": insert.excluded.value}
         )
+        self._write_once = insert.on_conflict_do_nothing(index_elements=[_NOTES.c.name])
 
     @reading
     def read(self, connection: Connection, name: str) -> JsonValue:
@@ -31,6 +32,10 @@ class SqlNotes:
     @writing
     def write(self, connection: Connection, name: str, value: JsonValue) -> None:
         connection.execute(self._write, {"name": name, "value": json.dumps(value)})
+
+    @writing
+    def write_once(self, connection: Connection, name: str, value: JsonValue) -> None:
+        connection.execute(self._write_once, {"name": name, "value": json.dumps(value)})
 
     @reading
     def read_many(self, connection: Connection, prefix: str) -> Mapping[str, JsonValue]:

@@ -1,5 +1,6 @@
 """Keys, routers, uploads and notes. Every test runs on both databases."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -129,6 +130,13 @@ class TestNotes:
         for value in ({"pools": [1, None, "🦊"]}, [], None, 1.5):
             store.notes.write("fleet", value)  # type: ignore[arg-type]
             assert store.notes.read("fleet") == value
+
+    def test_of_several_first_writers_one_wins_for_all(self, store: Store) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: store.notes.write_once("secret", n), range(8)))
+        kept = store.notes.read("secret")
+        store.notes.write_once("secret", 99)
+        assert store.notes.read("secret") == kept
 
     def test_notes_are_found_by_prefix_letter_for_letter(self, store: Store) -> None:
         for name in ("drain/a", "drain/b", "Drain/c", "drain%", "drai"):
