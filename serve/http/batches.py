@@ -32,6 +32,7 @@ from serve.http.tasks import _seq as seq_of
 from serve.http.tasks import _statuses as statuses_of
 from serve.store.contract import ApiKey, Batch
 from serve.tasks import CREDITS_PER_USD, LIVE, NewTask
+from serve.webhooks import check_webhook_url
 from serve.wire.base import Refusal, WireError, WireIssue, issue
 from serve.wire.creates import Own
 from serve.wire.instants import iso
@@ -124,6 +125,8 @@ def include(app: FastAPI, context: Context) -> None:
 async def create(request: Request, key: Caller) -> Response:
     body = await body_of(request, BatchBody)
     context = context_of(request)
+    if body.webhook_url is not None:
+        check_webhook_url(body.webhook_url, allow_private=context.config.media.allow_private)
     if body.manifest_uri is not None:
         options = _options(context, body)
         batch = await large_batches.from_manifest(request, key, body.manifest_uri, options, body.webhook_url)

@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from schemas.clip import Status
 from schemas.errors import ConfigError
@@ -96,6 +98,7 @@ def test_a_batch_without_a_good_row_is_refused_with_every_issue(client: httpx.Cl
         ({"tasks": [ROW], "manifestUri": "s3://b/m.jsonl"}, ["tasks"]),
         ({"tasks": [ROW], "priority": 101}, ["priority"]),
         ({"tasks": [ROW], "webhookUrl": "ftp://x"}, ["webhookUrl"]),
+        ({"tasks": [ROW], "webhookUrl": "https://127.0.0.1/hook"}, ["webhookUrl"]),
         ({"tasks": [ROW], "taskz": 1}, ["taskz"]),
         ({"manifestUri": "s3://somebody/else.jsonl"}, ["manifestUri"]),
     ],
@@ -104,6 +107,33 @@ def test_a_body_that_is_wrong_is_told_where(client: httpx.Client, body: dict[str
     answer = client.post("/v1/batches", json=body)
     assert answer.status_code == 400
     assert path in [issue["path"] for issue in answer.json()["issues"]]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = ("promptImage", "videoUri", "ratio", "duration", "seed", "deadline", "maxCredits", "numFrames", "mode", "fps")
+ROWS = st.fixed_dictionaries(
+    {"promptText": st.text(min_size=1, max_size=8), "model": st.sampled_from(["auto", "shapes", "tiny-random"])},
+    optional=dict.fromkeys(FIELDS, JSON),
+)
+
+
+@pytest.mark.parametrize("path", ["/v1/batches", "/v1/estimates"])
+def test_whatever_is_sent_is_answered_and_never_with_a_5xx(client: httpx.Client, path: str) -> None:
+    @settings(
+        max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(st.fixed_dictionaries({"tasks": st.lists(ROWS | JSON, max_size=3)}) | ROWS | JSON)
+    def send(body: Any) -> None:
+        answer = client.post(path, json=body)
+        assert answer.status_code in (200, 400), answer.text
+        expected = "error" if answer.status_code == 400 else "id" if path == "/v1/batches" else "routed"
+        assert expected in answer.json()
+
+    send()
 
 
 def test_rows_take_from_the_batch_what_they_do_not_say(client: httpx.Client, served: Endpoint) -> None:
