@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.encoder import encode
@@ -48,6 +49,34 @@ def measure(
             encode_s += time.perf_counter() - started
             megapixels += shape.pixels * shape.frames / 1e6
     return calls, encode_s / megapixels
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One kind of call, made once a round."""
+
+    shape: Shape
+    steps: int
+    guidance: float
+    batch: int
+    cpu_s: list[float] = field(default_factory=list)
+    wall_s: list[float] = field(default_factory=list)
+
+
+def time_calls(model: Model, kinds: Sequence[tuple[Shape, int, int]], rounds: int) -> list[Timed]:
+    """Every (shape, steps, batch) once a round, after a round that is not counted. CPU seconds are this process's: with
+    one thread and no accelerator, what a call takes on a machine of its own."""
+    variant = model.variant
+    found = [Timed(shape, steps, variant.guidance, batch) for shape, steps, batch in kinds]
+    for number in range(rounds + 1):
+        for call in found:
+            work = _batch(variant, call.shape, call.steps, call.batch)
+            cpu_s, wall_s = time.process_time(), time.perf_counter()
+            model.render(work, (TaskMedia(),) * call.batch, ignore_step, nobody_cancelled)
+            if number:
+                call.cpu_s.append(time.process_time() - cpu_s)
+                call.wall_s.append(time.perf_counter() - wall_s)
+    return found
 
 
 def _batch(variant: Variant, shape: Shape, steps: int, batch: int) -> RenderBatch:

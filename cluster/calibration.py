@@ -22,6 +22,14 @@ from cluster.terms import PoolView, Wanted
 from schemas.catalog import BatchPoint, CostProfile, Variant
 from schemas.shape import Shape
 
+_OF_A_CALL = (
+    "fixed_s",
+    "clip_s",
+    "step_s",
+    "step_s_per_token",
+    "step_s_per_token_squared",
+    "decode_s_per_megapixel",
+)
 _WINDOW = 32
 _HALF_LIFE = 12.0  # calls of one kind
 _KIND_HALF_LIFE = 200.0  # calls on the accelerator, since a kind was last seen
@@ -215,10 +223,7 @@ class Calibrator:
         place = self._places.get((variant, accelerator))
         calls = _typical(place) if place else []
         factor = math.exp(self._whole(variant, accelerator)) if place else 1.0
-        scaled = {
-            name: getattr(profile, name) * factor
-            for name in ("fixed_s", "step_s_per_token", "step_s_per_token_squared", "decode_s_per_megapixel")
-        }
+        scaled = {name: getattr(profile, name) * factor for name in _OF_A_CALL}
         loads = {f"load_{load.value}_s": self.load_s(variant, accelerator, load) for load in (Load.WARM, Load.COLD)}
         measured = entry.cost.measured or bool(calls)
         best = profile.model_copy(update={**scaled, **loads, "measured": measured}), entry.batch_curve

@@ -1,8 +1,9 @@
 """The cost model: how many seconds a model call takes, before it is made.
 
-    load + fixed + steps · g · (b·n + c·n²) · batch / speedup(n, batch) + decode · megapixels + encode · megapixels
+    load + fixed + steps · g · (a + (b·n + c·n²) · batch / speedup(n, batch))
+         + (clip + decode · megapixels + encode · megapixels) · batch
 
-n is latent tokens of one clip, g is 2 with classifier-free guidance (the model runs twice a step), b and c come from
+n is latent tokens of one clip, g is 2 with classifier-free guidance (the model runs twice a step), a, b and c come from
 the variant's `CostProfile`. A profile that was never measured has zeros: each zero is replaced by a prior from the
 architecture and the accelerator's sustained FLOP/s. A profile measured on one accelerator predicts the others by
 the ratio of sustained FLOP/s.
@@ -101,8 +102,8 @@ def predict(
     loads = {Load.NONE: 0.0, Load.WARM: profile.load_warm_s, Load.COLD: profile.load_cold_s}
     return Cost(
         load_s=loads[load],
-        fixed_s=profile.fixed_s,
-        steps_s=passes * step_s * batch / batch_speedup(variant, tokens, batch, accelerator),
+        fixed_s=profile.fixed_s + profile.clip_s * batch,
+        steps_s=passes * (profile.step_s + step_s * batch / batch_speedup(variant, tokens, batch, accelerator)),
         decode_s=profile.decode_s_per_megapixel * megapixels * batch,
         encode_s=profile.encode_s_per_megapixel * megapixels * batch,
         batch=batch,
@@ -161,6 +162,8 @@ def _seconds_on(profile: CostProfile, gpus: float, dtype_bytes: int, accelerator
         update={
             "accelerator": target.name,
             "fixed_s": profile.fixed_s * slower,
+            "clip_s": profile.clip_s * slower,
+            "step_s": profile.step_s * slower,
             "step_s_per_token": profile.step_s_per_token * slower,
             "step_s_per_token_squared": profile.step_s_per_token_squared * slower,
             # A measured zero is a zero: the fit gives decoding what the steps do not explain.

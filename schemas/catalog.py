@@ -83,7 +83,7 @@ class BatchPoint(_Frozen):
 
 
 class CostProfile(_Frozen):
-    """Seconds on the reference accelerator: `fixed + steps·g·(b·n + c·n²) + decode·pixels·frames`.
+    """Seconds on the reference accelerator: `fixed + clip + steps·g·(a + b·n + c·n²) + decode·pixels·frames`.
 
     g is the guidance factor (2 with classifier-free guidance, as the model runs twice). Zeros mean
     'not measured': the prior from the architecture stands in, and `rushes calibrate` replaces it.
@@ -94,7 +94,9 @@ class CostProfile(_Frozen):
     parameters_b: float = Field(default=0.0, ge=0, description="denoiser parameters, billions")
     hidden: int = Field(default=0, ge=0, description="width of the denoiser, for the attention term")
     layers: int = Field(default=0, ge=0)
-    fixed_s: float = Field(default=0.0, ge=0)
+    fixed_s: float = Field(default=0.0, ge=0, description="of a call, whatever it renders")
+    clip_s: float = Field(default=0.0, ge=0, description="of a clip, whatever its shape")
+    step_s: float = Field(default=0.0, ge=0, description="a: launches and Python, whatever the shape and the batch")
     step_s_per_token: float = Field(default=0.0, ge=0, description="b")
     step_s_per_token_squared: float = Field(default=0.0, ge=0, description="c")
     decode_s_per_megapixel: float = Field(default=0.0, ge=0, description="over all frames of the clip")

@@ -71,7 +71,7 @@ def test_one_shape_that_is_slow_for_itself_does_not_move_the_others() -> None:
     assert said(known, SHAPES[0]) == pytest.approx(raw(SMALL, SHAPES[0]))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.3, 3))
 def test_outliers_such_as_cold_starts_do_not_poison_it(seed: int, factor: float) -> None:
     random = np.random.default_rng(seed)
@@ -108,7 +108,7 @@ def test_loads_are_learnt_by_where_the_weights_were() -> None:
     assert known.predict("small", "H100", SHAPES[0], 4, 3.0, load=Load.COLD).load_s == pytest.approx(80.0)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["H100", "L4"]), st.sampled_from(SHAPES), st.floats(0.01, 100)), max_size=80))
 def test_what_is_stored_and_reloaded_predicts_the_same(calls: list[tuple[str, Shape, float]]) -> None:
     known = Calibrator([SMALL])

@@ -56,6 +56,14 @@ def test_the_formula_is_the_one_in_the_profile() -> None:
     assert predict(variant(), "L40S", SHAPE, 30, 5.0, load=Load.NONE).load_s == 0
 
 
+def test_a_steps_own_seconds_are_paid_once_a_batch_and_a_clips_own_by_each() -> None:
+    own = variant(MEASURED.model_copy(update={"step_s": 0.25, "clip_s": 0.125}))
+    for batch in (1, 4):
+        with_own, without = (predict(v, "L40S", SHAPE, 30, 5.0, batch) for v in (own, variant()))
+        assert with_own.steps_s == pytest.approx(without.steps_s + 30 * 2 * 0.25)
+        assert with_own.fixed_s == pytest.approx(without.fixed_s + 0.125 * batch)
+
+
 def test_without_guidance_a_step_costs_half() -> None:
     guided, plain = (predict(variant(), "L40S", SHAPE, 30, guidance) for guidance in (5.0, 1.0))
     assert guided.steps_s == pytest.approx(2 * plain.steps_s)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cluster.cost import Load, predict
 from cluster.fit import Measured, fit_profile
-from schemas.catalog import CostProfile, Variant
+from schemas.catalog import BatchPoint, CostProfile, Variant
 from schemas.shape import Shape
 from tests.pipelines.catalogs import two_variants
 
@@ -67,3 +67,12 @@ def test_too_few_calls_are_refused() -> None:
     variant = two_variants()["small"]
     with pytest.raises(ValueError, match="at least two"):
         fit_profile(variant, [Measured(SHAPES[0], 2, 3.0, 1, 0.1)], "cpu", 1.0, 0.1)
+
+
+def test_what_a_batch_shares_and_what_each_clip_has_for_itself_are_told_apart() -> None:
+    truth = profile(0.5, 1e-4, 0.0, 0.1).model_copy(update={"step_s": 0.02, "clip_s": 0.2})
+    plain = variant_with(truth).model_copy(update={"batch_curve": (BatchPoint(tokens=1, batch=4, speedup=1.0),)})
+    found, curve = fit_profile(plain, calls_of(plain), "cpu", 1.0, 0.1)
+    assert (found.fixed_s, found.clip_s) == pytest.approx((0.5, 0.2), rel=0.02)
+    assert found.step_s == pytest.approx(0.02, rel=0.05)
+    assert all(point.speedup == pytest.approx(1.0, abs=0.02) for point in curve)
