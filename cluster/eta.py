@@ -1,10 +1,16 @@
 """When a task will be done: an estimate, a bound that nine of ten keep, and both in words.
 
-The raw figure comes from running the live policy forward over the queue (`pool.project`). What it leaves out (service
-times that scatter, replicas that come and go, later tasks with priority) is learnt from completed tasks: by regime,
-which is how deep the queue was at admission, the ratio of what happened to what was said. The estimate takes the
-median of the recent ratios, the bound their 90 % quantile (split conformal with its finite-sample correction), and
-the quantile's level follows the share of bounds that held lately (adaptive conformal inference, Gibbs & Candès 2021).
+The raw figure comes from running the live policy forward over the queue. What that leaves out (times that scatter,
+replicas that come and go, later tasks with priority, predictions that were still being learnt) is learnt from completed
+tasks: the estimate is raw times the median of actual / raw, and bounds come from scores
+
+    z = log(actual / estimate) / scale        scale² = sigma² · own / raw + floor² + youth²
+
+The work ahead averages out, so the scatter of the own part counts by its share; youth is for a predictor that has seen
+few completions against what is on its way. A bound is the 90 % quantile of the scores (split conformal) of the task's
+regime, which is how deep the queue was, mixed with those of all; its level follows the share of bounds that held
+(adaptive conformal inference, Gibbs & Candès 2021). An answer takes as many completions as there are tasks on their
+way, so the level moves the slower the more those are; faster, it would swing.
 """
 
 import math
@@ -14,43 +20,55 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 COVERAGE = 0.90
-_WINDOW = 400
+_AIM = 0.905  # a miss more than the promise costs trust, a bound that is a percent longer nothing
 _REGIMES = 6
-_STEP = 0.01
-_PRIOR_WEIGHT = 20
+_BAND_OF = (0, 1, 1, 1, 2, 2)  # regimes that share scores and level: starts at once, waits, waits long
+_WINDOW = 4000
+_MEDIAN_WINDOW = 1000
+_PRIOR_WEIGHT = 50
+_POOLED_WEIGHT = 300
+_FLOOR = 0.015
+_YOUTH, _YOUTH_TURNS = 0.3, 3.0
+_FASTEST_STEP, _GAIN, _FEW_ON_THEIR_WAY = 0.02, 0.5, 20
+_LEVELS = (0.75, 0.985)
+_DRIFTS, _STALE = 100, 0.1
+_P90 = 1.2816  # of the standard normal
 
 
 class Eta(NamedTuple):
-    """Seconds from admission. `regime` and `raw_s` go back in with the completion."""
+    """Seconds from admission. The rest goes back in with the completion; `scale` and `own_s` may be left out."""
 
     estimate_s: float
     p90_s: float
     regime: int
     raw_s: float
+    scale: float = 0.0
+    own_s: float = 0.0
 
 
-class _Ratios:
-    """The last ratios of one regime, sorted."""
+class _Scores:
+    """The last scores, sorted."""
 
-    __slots__ = ("ordered", "recent")
+    __slots__ = ("ordered", "recent", "window")
 
-    def __init__(self) -> None:
+    def __init__(self, window: int) -> None:
+        self.window = window
         self.recent: deque[float] = deque()
         self.ordered: list[float] = []
 
-    def add(self, ratio: float) -> None:
-        self.recent.append(ratio)
-        insort(self.ordered, ratio)
-        if len(self.recent) > _WINDOW:
+    def add(self, score: float) -> None:
+        self.recent.append(score)
+        insort(self.ordered, score)
+        if len(self.recent) > self.window:
             del self.ordered[bisect_left(self.ordered, self.recent.popleft())]
 
-    def quantile(self, level: float, prior: float) -> float:
-        """Of the ratios seen; few observations are mixed with the prior."""
+    def quantile(self, level: float, prior: float, prior_weight: float) -> float:
+        """Of the scores seen; few are mixed with the prior."""
         count = len(self.ordered)
         if not count:
             return prior
         place = min(count - 1, math.ceil((count + 1) * level) - 1)
-        weight = count / (count + _PRIOR_WEIGHT)
+        weight = count / (count + prior_weight)
         return weight * self.ordered[max(0, place)] + (1 - weight) * prior
 
 
@@ -58,36 +76,66 @@ class EtaBook:
     """Turns raw forecasts into estimates and bounds, and learns from completions only."""
 
     def __init__(self, coverage: float = COVERAGE) -> None:
-        self._coverage = coverage
-        self._levels = [coverage] * _REGIMES
-        self._ratios = [_Ratios() for _ in range(_REGIMES)]
+        self._aim = coverage + (_AIM - COVERAGE)
+        bands = max(_BAND_OF) + 1
+        self._levels = [self._aim] * bands
+        self._scores = _Scores(_WINDOW)
+        self._of_band = [_Scores(_WINDOW) for _ in range(bands)]
+        self._medians = _Scores(_MEDIAN_WINDOW)
+        self._drifts: deque[float] = deque(maxlen=_DRIFTS)
+        self._admitted = [0] * bands
+        self._completed = [0] * bands
+        self._scale_of = [0.0] * _REGIMES  # usual scale of a regime, for `table`
 
     def admit(self, raw_s: float, own_s: float, sigma: float = 0.2) -> Eta:
         """An ETA to be frozen: `raw_s` is the forecast, `own_s` the task's own part of it, `sigma` the spread of the
         logarithm of service times."""
-        raw_s = max(raw_s, 1e-3)
+        raw_s, own_s = max(raw_s, 1e-3), max(own_s, 1e-6)
         regime = regime_of(raw_s, own_s)
-        ratios = self._ratios[regime]
-        # Work ahead averages out: the spread of the whole is that of the own part and of a few independent ones.
-        spread = sigma * math.sqrt(max(own_s, 1e-6) / raw_s) if raw_s > own_s else sigma
-        estimate_s = raw_s * ratios.quantile(0.5, 1.0)
-        bound_s = raw_s * ratios.quantile(self._levels[regime], math.exp(1.2816 * spread))
-        return Eta(estimate_s, max(bound_s, estimate_s), regime, raw_s)
+        band = _BAND_OF[regime]
+        self._admitted[band] += 1
+        done = sum(self._completed)
+        on_their_way = max(_FEW_ON_THEIR_WAY, sum(self._admitted) - done)
+        youth = _YOUTH * math.exp(-done / (_YOUTH_TURNS * on_their_way))
+        scale = math.sqrt(sigma * sigma * min(1.0, own_s / raw_s) + _FLOOR**2 + youth * youth)
+        estimate_s = raw_s * math.exp(self._medians.quantile(0.5, 0.0, _PRIOR_WEIGHT))
+        bound_s = estimate_s * math.exp(max(0.0, self._bound(band)) * scale)
+        return Eta(estimate_s, bound_s, regime, raw_s, scale, own_s)
+
+    def complete(self, eta: Eta, actual_s: float, own_now_s: float | None = None) -> None:
+        """A task was done `actual_s` after its admission. `own_now_s` is what its own part would be said to take now:
+        while such predictions change, old forecasts say nothing about new ones, and are left out."""
+        band = _BAND_OF[eta.regime]
+        self._completed[band] += 1
+        if own_now_s and eta.own_s:
+            self._drifts.append(abs(math.log(max(own_now_s, 1e-9) / eta.own_s)))
+            if sorted(self._drifts)[len(self._drifts) // 2] > _STALE:
+                return
+        scale = eta.scale or max(_FLOOR, math.log(max(1.0, eta.p90_s / eta.estimate_s)) / _P90)
+        self._medians.add(math.log(max(actual_s, 1e-3) / eta.raw_s))
+        score = math.log(max(actual_s, 1e-3) / eta.estimate_s) / scale
+        for scores in (self._scores, self._of_band[band]):
+            scores.add(score)
+        usual = self._scale_of[eta.regime]
+        self._scale_of[eta.regime] = usual + 0.02 * (scale - usual) if usual else scale
+        on_their_way = max(_FEW_ON_THEIR_WAY, self._admitted[band] - self._completed[band])
+        missed = 1.0 if actual_s > eta.p90_s else 0.0
+        level = self._levels[band] + min(_FASTEST_STEP, _GAIN / on_their_way) * (missed - (1 - self._aim))
+        self._levels[band] = min(max(level, _LEVELS[0]), _LEVELS[1])
 
     def table(self) -> tuple[tuple[float, float], ...]:
         """(median, bound) of actual over raw seconds by regime, for who quotes elsewhere; zeros where nothing is
         known yet."""
+        median = self._medians.quantile(0.5, 0.0, _PRIOR_WEIGHT)
         return tuple(
-            (ratios.quantile(0.5, 1.0), ratios.quantile(level, 1.0)) if ratios.ordered else (0.0, 0.0)
-            for ratios, level in zip(self._ratios, self._levels, strict=True)
+            (math.exp(median), math.exp(median + max(0.0, self._bound(band)) * scale)) if scale else (0.0, 0.0)
+            for scale, band in zip(self._scale_of, _BAND_OF, strict=True)
         )
 
-    def complete(self, eta: Eta, actual_s: float) -> None:
-        """A task was done `actual_s` after its admission."""
-        self._ratios[eta.regime].add(actual_s / eta.raw_s)
-        missed = actual_s > eta.p90_s
-        level = self._levels[eta.regime] + _STEP * ((1.0 if missed else 0.0) - (1 - self._coverage))
-        self._levels[eta.regime] = min(max(level, self._coverage - 0.08), 0.995)
+    def _bound(self, band: int) -> float:
+        level = self._levels[band]
+        pooled = self._scores.quantile(level, _P90, _PRIOR_WEIGHT)
+        return self._of_band[band].quantile(level, pooled, _POOLED_WEIGHT)
 
 
 def regime_of(raw_s: float, own_s: float) -> int:

@@ -47,6 +47,9 @@ class Policy(Protocol):
     def free(self, machine: int, now_s: float) -> list[Run]: ...
     def down(self, machines: list[int], now_s: float) -> list[int]: ...
     def up(self, machines: list[int], now_s: float) -> list[Run]: ...
+    def refitted(self, now_s: float) -> None:
+        """The predictor has been fitted anew."""
+        ...
 
 
 class Situation:
@@ -102,6 +105,8 @@ class Fifo:
         self.idle.update(dict.fromkeys(machines))
         return self._runs()
 
+    def refitted(self, now_s: float) -> None: ...
+
     def _runs(self) -> list[Run]:
         runs = []
         while self.queue and self.idle:
@@ -125,7 +130,7 @@ class Bound:
         self.s = situation
         count = len(situation.machines)
         variants = range(len(situation.trace.names))
-        self.queues: list[deque[tuple[int, int, float]]] = [deque() for _ in range(count)]
+        self.queues: list[deque[tuple[int, int, float, float]]] = [deque() for _ in range(count)]
         self.running: dict[int, int] = {}
         self.length = np.zeros(count)
         self.free_s = np.zeros(count)  # predicted
@@ -163,13 +168,13 @@ class Bound:
             return Verdict(False, math.nan, 0.0, [])
         machine, variant = picked
         work_s = self.s.work_s(task, variant) / self.s.machines[machine].speed
-        planned_s = work_s + self.plan[machine].use(variant)
+        load_s = self.plan[machine].use(variant)
         for v in self._variants:
             self.loads[v, machine] = self.plan[machine].load_s(v)
-        self.free_s[machine] = max(self.free_s[machine], now_s) + planned_s
+        self.free_s[machine] = max(self.free_s[machine], now_s) + load_s + work_s
         self.length[machine] += 1
-        self.queues[machine].append((task, variant, planned_s))
-        self.pending_s[machine] += planned_s
+        self.queues[machine].append((task, variant, load_s, work_s))
+        self.pending_s[machine] += load_s + work_s
         runs = [] if machine in self.running or not self.alive[machine] else self._next(machine, now_s)
         return Verdict(True, float(self.free_s[machine]), work_s, runs)
 
@@ -193,7 +198,8 @@ class Bound:
     def _next(self, machine: int, now_s: float) -> list[Run]:
         if not self.queues[machine]:
             return []
-        task, variant, planned_s = self.queues[machine].popleft()
+        task, variant, load_s, work_s = self.queues[machine].popleft()
+        planned_s = load_s + work_s
         self.pending_s[machine] = self.pending_s[machine] - planned_s if self.queues[machine] else 0.0
         self.running[machine] = task
         self.free_s[machine] = now_s + planned_s + self.pending_s[machine]
@@ -205,7 +211,7 @@ class Bound:
             self.alive[machine] = False
             if machine in self.running:
                 lost.append(self.running.pop(machine))
-            lost += [task for task, _, _ in self.queues[machine]]
+            lost += [entry[0] for entry in self.queues[machine]]
             self.queues[machine].clear()
             self.pending_s[machine] = self.length[machine] = 0.0
             self.free_s[machine] = now_s
@@ -218,6 +224,14 @@ class Bound:
             self.free_s[machine] = now_s + self.pending_s[machine]
             runs += self._next(machine, now_s)
         return runs
+
+    def refitted(self, now_s: float) -> None:
+        for machine, queue in enumerate(self.queues):
+            if queue:
+                speed, running_s = self.s.machines[machine].speed, self.free_s[machine] - self.pending_s[machine]
+                self.queues[machine] = deque((t, v, load_s, self.s.work_s(t, v) / speed) for t, v, load_s, _ in queue)
+                self.pending_s[machine] = math.fsum(load_s + work_s for _, _, load_s, work_s in self.queues[machine])
+                self.free_s[machine] = max(now_s, running_s) + self.pending_s[machine]
 
 
 class Random(Bound):
@@ -336,6 +350,9 @@ class Rushes:
         return self._runs(
             self.dispatcher.gained([(m, self._kind[hardware[m].pool], hardware[m].copy()) for m in machines], now_s)
         )
+
+    def refitted(self, now_s: float) -> None:
+        self.dispatcher.reestimate(now_s)
 
     def _runs(self, starts: list[LiveStart]) -> list[Run]:
         return [Run(int(start.replica), start.task, self._variant_of[start.variant]) for start in starts]  # type: ignore[call-overload]

@@ -55,7 +55,8 @@ class Predictor:
         self._fits = [_Fit() for _ in trace.names]
         self._all = _Fit()
         self._positions = [np.flatnonzero(trace.variant == v) for v in range(len(trace.names))]
-        self._upto = [0] * len(trace.names)
+        self._upto = [0] * len(trace.names)  # predictions of a variant's tasks are made up to there
+        self._done = [0] * len(trace.names)  # its last completed task
         self._place = np.zeros(len(trace), dtype=np.int64)
         for positions in self._positions:
             self._place[positions] = np.arange(len(positions))
@@ -75,16 +76,21 @@ class Predictor:
         fit = self._fits[variant]
         return fit.sigma if fit.count >= _FIRST_FIT else self._all.sigma
 
-    def observe(self, task: int, exec_s: float) -> None:
-        """A task has completed: on the reference accelerator it would have taken `exec_s`."""
+    def observe(self, task: int, exec_s: float) -> bool:
+        """A task has completed: on the reference accelerator it would have taken `exec_s`. True where that has led to a
+        new fit of all tasks, so that predictions made before are worth making again."""
         log_s = math.log(max(exec_s, 1e-3))
-        if self._all.add(task, log_s):
+        again = self._all.add(task, log_s)
+        if again:
             self._refit(self._all)
+            self._upto = [min(upto, done) for upto, done in zip(self._upto, self._done, strict=True)]
         variant = self._variant[task]
+        self._done[variant] = self._place_of[task]
         fit = self._fits[variant]
         if fit.add(task, log_s):
             self._refit(fit)
             self._upto[variant] = min(self._upto[variant], self._place_of[task])
+        return again
 
     def _refit(self, fit: _Fit) -> None:
         fit.next_fit = fit.count + max(1, min(fit.count // 2, 1000))

@@ -30,6 +30,7 @@ class Outcome:
         self.estimate_s = [nan] * tasks
         self.p90_s = [nan] * tasks
         self.raw_s = [nan] * tasks
+        self.own_s = [nan] * tasks  # predicted at admission, as is raw_s
         self.completions: list[int] = []
         self.retries: list[tuple[int, int, float]] = []  # (task, machine, seconds)
         self.interrupted: list[int] = []
@@ -205,8 +206,8 @@ def judge_etas(trace: Trace, outcome: Outcome, window: int = 1000) -> EtaReport:
         return EtaReport()
     actual_s = np.array(outcome.done_s)[order] - trace.arrival_s[order]
     estimate_s, p90_s = np.array(outcome.estimate_s)[order], np.array(outcome.p90_s)[order]
-    own_s = np.maximum(np.array(outcome.run_s)[order], 1e-9)
-    depth = np.array(outcome.raw_s)[order] / own_s
+    # As predicted: a depth that knew how long the task really took would sort tasks by their errors.
+    depth = np.array(outcome.raw_s)[order] / np.maximum(np.array(outcome.own_s)[order], 1e-9)
     error = np.abs(estimate_s - actual_s) / np.maximum(actual_s, 1e-9)
     held = actual_s <= p90_s
     edges = np.quantile(depth, [0.25, 0.5, 0.75])

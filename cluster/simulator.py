@@ -228,14 +228,17 @@ class _Engine:
         hardware = self.machines[machine]
         own, used = situation.variant[task], outcome.variant[task]
         reference_s = outcome.run_s[task] * hardware.speed * situation.factor[own] / situation.factor[used]
-        self.predictor.observe(task, reference_s)
+        if self.predictor.observe(task, reference_s):
+            self.policy.refitted(now_s)
         known = self.etas.pop(task, None)
         if known is not None:
             said_s, eta = known
             outcome.estimate_s[task] = eta.estimate_s
             outcome.p90_s[task] = eta.p90_s
             outcome.raw_s[task] = eta.raw_s
-            self.book.complete(eta, now_s - said_s)
+            outcome.own_s[task] = eta.own_s
+            own_now_s = situation.work_s(task, used) / hardware.speed
+            self.book.complete(eta, now_s - said_s, own_now_s)
         for run_ in self.policy.free(machine, now_s):
             self._start(*run_, now_s + self.config.decision_s)
 

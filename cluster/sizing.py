@@ -96,7 +96,7 @@ def wanted(demand: VariantDemand, options: SizingOptions = SizingOptions()) -> t
     idle_s = max(options.idle_s, options.idle_loads * demand.load_s)
     idle = demand.backlog_s <= 0 and demand.idle_s >= idle_s
     # From nothing it starts for work that is there, not for a rate that is still fading.
-    if idle or (demand.backlog_s <= 0 and not demand.replicas):
+    if idle or (demand.backlog_s <= 0 and not demand.replicas and not demand.minimum):
         return demand.minimum, demand.minimum
     work = _work(demand, options)
     least, most = (

@@ -7,7 +7,7 @@ only walked when a task is put in its middle, and then only that replica's.
 
 import math
 from bisect import insort
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, Self
 
@@ -202,6 +202,14 @@ class Timelines:
         lane.queue.remove(found)
         self._replan(place, now_s)
         return found
+
+    def reestimate(self, work_s: Callable[[Planned, str], float], now_s: float) -> None:
+        """Predictions have changed: every waiting task gets its seconds anew, by what it is and its replica's group."""
+        for place, lane in enumerate(self.lanes):
+            if lane.queue:
+                lane.queue = [planned._replace(work_s=work_s(planned, lane.group)) for planned in lane.queue]
+                lane.pending_s = math.fsum(planned.load_s + planned.work_s for planned in lane.queue)
+                self.free_s[place] = max(lane.until_s, now_s) + lane.pending_s
 
     def _replan(self, place: int, now_s: float) -> None:
         """Play the queue from the memory as it is: loads may have changed with the order."""

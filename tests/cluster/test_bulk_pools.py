@@ -1,7 +1,7 @@
 """How a bulk run shares a cluster out."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.bulk_pools import ActorPool, BulkPlan, BulkWork, drain_s, plan_pools
@@ -118,6 +118,7 @@ def test_actors_without_room_start_when_a_pool_has_drained() -> None:
     )
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0.1, 1e4), min_size=1),
     st.integers(1, 60),

@@ -2,7 +2,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cluster.sizing import SizingOptions, VariantDemand, size, wanted
@@ -50,6 +50,7 @@ def test_with_gpus_enough_every_minimum_is_kept(asked: list[VariantDemand]) -> N
     assert all(sizes[demand.name] >= demand.minimum for demand in asked)
 
 
+@settings(max_examples=300, deadline=None)
 @given(demands(), st.floats(0, 40))
 def test_a_constant_demand_never_flaps(asked: list[VariantDemand], gpus: float) -> None:
     first = size(asked, gpus)
