@@ -178,7 +178,7 @@ class Dispatcher:
         self._tickets[task] = _Ticket(wanted, tenant, key_s)
         done_s = self.timelines.enqueue(place, task, pool.number, work_s, key_s, now_s)
         self._starts.clear()
-        if done_s != choice.completion_s:
+        if abs(done_s - choice.completion_s) > _SAME_S:
             choice = replace(choice, completion_s=done_s, start_s=done_s - work_s)
         idle = self.timelines.lanes[place].running is None
         return choice, self._next(place, now_s) if idle else []
@@ -292,6 +292,7 @@ class Dispatcher:
         return self._next(place, now_s)
 
 
+_SAME_S = 1e-6
 _VICTIMS = 3
 _DEEP = 4
 

@@ -135,7 +135,9 @@ class Timelines:
 
     def backlog_s(self, now_s: float) -> float:
         """Mean predicted seconds until the replicas are free."""
-        return float(np.maximum(self.free_s - now_s, 0.0).mean()) if len(self.lanes) else 0.0
+        # Not .mean(): that spends more on asking what it was given than on a thousand numbers.
+        waits_s = np.maximum(self.free_s - now_s, 0.0)
+        return float(np.add.reduce(waits_s)) / len(waits_s) if len(waits_s) else 0.0
 
     def forecast_s(self, task: int, now_s: float) -> tuple[float, int]:
         """(completion, tasks ahead) of a waiting task: the plan of its replica run forward up to it."""
