@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from time import perf_counter
 
 from schemas.clip import Status
 from schemas.errors import TransientError
@@ -19,6 +20,7 @@ from serve.tasks import LIVE, StoredTask
 log = logging.getLogger("serve.http.feed")
 
 INTERVAL_S = 0.3
+_MOST_BUSY = 0.25  # of the time goes into polls: many streams make them slower, not the process
 RECENT = 30  # of a key's tasks, looked at in every poll; live ones among older tasks are followed besides
 _RESEND_S = 2.0  # a waiting task's row stays as it is while its position falls
 _JUST_NOW_S = 60.0  # what ended so long before a watch began is told to it: its client may not have seen it
@@ -110,6 +112,7 @@ class Feed:
     async def _run(self) -> None:
         while self._watches:
             self._more.clear()
+            began = perf_counter()
             try:
                 watches = tuple(self._watches)
                 seen = await asyncio.to_thread(self._read, watches)
@@ -121,9 +124,10 @@ class Feed:
             except Exception:
                 # Whatever it is, streams that stop without a word are worse.
                 log.exception("a poll of the store failed; the next may not")
+            pause_s = max(self._interval_s, (perf_counter() - began) * (1 / _MOST_BUSY - 1))
             # A new watch does not wait for the interval.
             try:
-                await asyncio.wait_for(self._more.wait(), self._interval_s)
+                await asyncio.wait_for(self._more.wait(), pause_s)
             except TimeoutError:
                 continue
 

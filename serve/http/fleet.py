@@ -1,7 +1,9 @@
 """What is served and how it fares: `GET /v1/variants`, `GET /v1/pools`."""
 
-import asyncio
 import math
+from collections.abc import Callable
+from threading import Lock
+from time import monotonic
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import JsonValue
@@ -11,10 +13,13 @@ from schemas.clip import Status
 from schemas.shape import Shape, ShapeRule
 from serve.context import Context
 from serve.fleet import FleetReport, PoolReport
+from serve.http.routes import in_thread
 from serve.keys import caller
+from serve.store.contract import Counts
 from serve.wire.instants import iso
 
 STALE_S = 10.0  # a dispatcher that has not written for so long is taken for dead
+COUNT_S = 1.0
 _MOST_CHOICES = 40
 
 router = APIRouter(prefix="/v1", tags=["fleet"], dependencies=[Depends(caller)])
@@ -29,8 +34,8 @@ async def variants(request: Request) -> dict[str, JsonValue]:
 @router.get("/pools", summary="Load and health, as the dispatcher last saw them")
 async def pools(request: Request) -> dict[str, JsonValue]:
     context: Context = request.app.state.context
-    fleet = await asyncio.to_thread(context.admission.fleet)
-    counts = await asyncio.to_thread(context.store.tasks.counts)
+    fleet = await in_thread(context.admission.fleet)
+    counts = await in_thread(_counted(request).counts)
     now = context.now()
     waiting = {pool.name: pool.start_s(now) - now for pool in context.admission.pools()}
     return {
@@ -47,6 +52,31 @@ async def pools(request: Request) -> dict[str, JsonValue]:
         },
         "pools": [_pool(pool, waiting.get(pool.name, math.inf)) for pool in fleet.pools],
     }
+
+
+class Counted:
+    """The store's counts, at most `COUNT_S` old: many pages ask, and counting takes longer the more tasks there are."""
+
+    def __init__(self, count: Callable[[], Counts]) -> None:
+        self._count = count
+        self._lock = Lock()
+        self._kept = Counts({})
+        self._at = -math.inf
+
+    def counts(self) -> Counts:
+        """Blocking. Those who ask while it counts wait for the same count."""
+        with self._lock:
+            if monotonic() - self._at > COUNT_S:
+                self._kept, self._at = self._count(), monotonic()
+            return self._kept
+
+
+def _counted(request: Request) -> Counted:
+    state = request.app.state
+    found: Counted | None = getattr(state, "counted", None)
+    if found is None:
+        found = state.counted = Counted(state.context.store.tasks.counts)
+    return found
 
 
 def is_stale(fleet: FleetReport, now: float) -> bool:

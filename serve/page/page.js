@@ -172,7 +172,9 @@ async function quote() {
   const mine = (quoting = new AbortController());
   $("quote").setAttribute("aria-busy", "true");
   try {
-    const said = await api("POST", "/v1/estimates", createBody(), {}, mine.signal);
+    const body = createBody();
+    if (body.promptImage) body.promptImage = "data:,"; // that there is one matters here, not which
+    const said = await api("POST", "/v1/estimates", body, {}, mine.signal);
     showError(null);
     showQuote(said);
   } catch (error) {
@@ -368,8 +370,8 @@ async function loadPools() {
   const { queue, pools } = report;
   $("counts").replaceChildren(...[["waiting", queue.pending], ["held back", queue.throttled], ["rendering", queue.running], ["given up", queue.dead]].map(
     ([word, count]) => el("div", {}, el("dt", {}, word), el("dd", {}, String(count)))));
-  $("pools").replaceChildren(...pools.map((pool) => el("tr", { title: pool.lastFailure || "" },
-    el("td", {}, pool.name),
+  $("pools").replaceChildren(...pools.map((pool) => el("tr", {},
+    el("td", {}, pool.name, ...(pool.healthy || !pool.lastFailure ? [] : [el("div", { class: "hint" }, pool.lastFailure)])),
     el("td", {}, el("span", { class: "badge", "data-tone": pool.healthy ? (pool.replicas ? "good" : "") : "bad" }, pool.healthy ? (pool.busy ? "busy" : pool.replicas ? "ready" : pool.starting ? "starting" : "asleep") : "down")),
     el("td", { class: "hide-small" }, pool.starting ? `${pool.replicas} + ${pool.starting} starting` : String(pool.replicas)),
     el("td", {}, String(pool.queued)),

@@ -1,6 +1,7 @@
 """Endpoints for the routes of our own, shared by the tests of a file where they do not disturb each other."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -28,6 +29,13 @@ def client_of(running: Endpoint, secret: str | None = None) -> httpx.Client:
     return httpx.Client(
         base_url=running.url, headers={"Authorization": f"Bearer {secret or running.secret}"}, timeout=20
     )
+
+
+def eventually(ask: Callable[[], object], timeout_s: float = 10.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not ask():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def fresh(running: Endpoint) -> None:

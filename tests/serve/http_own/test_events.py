@@ -17,7 +17,7 @@ from serve.http import events
 from serve.http.feed import Feed, Kind
 from serve.store.contract import Progress
 from tests.serve.http.endpoint import Endpoint, endpoint
-from tests.serve.http_own.conftest import client_of, fresh
+from tests.serve.http_own.conftest import client_of, eventually, fresh
 
 
 @pytest.fixture
@@ -79,13 +79,6 @@ class Listener:
 
     def go(self) -> None:
         self._stop = True
-
-
-def eventually(ask: Any, timeout_s: float = 10.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not ask():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_task_is_followed_from_waiting_to_its_end(served: Endpoint) -> None:
@@ -274,12 +267,10 @@ def test_a_slow_reader_gets_the_latest_state_and_holds_no_others(served: Endpoin
             for step in range(1, 6):
                 progress = [Progress(task_id, epoch, step / 5, "rendering")]
                 await asyncio.to_thread(served.store.tasks.renew, progress, served.context.now() + 60)
-                await asyncio.sleep(0.03)
-            taken = watch.take()
-            assert list(taken) == [task_id]
-            task = taken[task_id]
-            assert task is not None
-            assert task.progress == 1.0
+                async with asyncio.timeout(10):
+                    while (task := watch.tasks[task_id]) is None or task.progress != step / 5:
+                        await asyncio.sleep(0.01)
+            assert list(watch.take()) == [task_id]
             feed.close()
             assert watch.closed
 
