@@ -55,6 +55,8 @@ def application(
         _pool(variant, config, served, first=first).bind(variant, config, wrap)
         for first, variant in zip((True, *[False] * len(served.variants)), served.variants.values(), strict=False)
     ]
+    # SQLite belongs to the node whose disk it is on.
+    at_home = {"node:__internal_head__": 0.001} if config.database_url.startswith("sqlite") else {}
     dispatcher = (
         ray_serve.deployment(Dispatcher)
         .options(
@@ -62,7 +64,7 @@ def application(
             num_replicas=1,
             # Every replica's long poll, heartbeat and results; every ingress's calls.
             max_ongoing_requests=10_000,
-            ray_actor_options={"num_cpus": 0},
+            ray_actor_options={"num_cpus": 0, "resources": at_home},
             health_check_period_s=_HEALTH_S,
             health_check_timeout_s=_HEALTH_TIMEOUT_S,
             graceful_shutdown_timeout_s=5.0,
@@ -78,7 +80,7 @@ def application(
         name=INGRESS,
         num_replicas=config.ingress_replicas,
         max_ongoing_requests=1000,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "resources": at_home},
         health_check_period_s=_HEALTH_S,
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=10.0,
