@@ -97,7 +97,7 @@ def build(context: Context) -> FastAPI:
     errors.install(app)
     for name in PARTS:
         _hang_in(app, context, name)
-    unavailable.include(app, context)
+    unavailable.include(app)
     app.add_middleware(Outermost, config=context.config, answered=app.state.metrics.answered)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -16,9 +17,10 @@ from serve.context import Context
 from serve.errors import AddressError
 from serve.http.errors import WIRE_NAMES, wire_issues
 from serve.http.rounds import Submission
-from serve.http.routes import Caller, body_of, context_of, documented, json_answer, rounds_of
+from serve.http.routes import Caller, body_of, context_of, documented, in_thread, json_answer, rounds_of
 from serve.store.contract import ApiKey, Idempotency, Submitted
-from serve.tasks import CREDITS_PER_USD, Constraints, NewTask
+from serve.tasks import CREDITS_PER_USD, Constraints, NewTask, StoredTask
+from serve.webhooks import check_webhook_url
 from serve.wire.base import Path, WireError, issue
 from serve.wire.creates import Creates, ImageToVideo, Own, TextToVideo, VideoToVideo
 from serve.wire.instants import midnight
@@ -32,6 +34,7 @@ FORMATS = {
     "gif": ClipFormat.GIF,
     "png_sequence": ClipFormat.PNG,
 }
+_TO_COME = "file:///to-come"
 _TEXT_EXAMPLE = {
     "model": "embedded",
     "promptText": "a red circle moving left on a blue background",
@@ -56,8 +59,7 @@ _ANSWER_EXAMPLE = {
 
 @router.post("/v1/text_to_video", **documented(TextToVideo, "A video from a text", _TEXT_EXAMPLE, _ANSWER_EXAMPLE))
 async def text_to_video(request: Request, key: Caller) -> Response:
-    body = await body_of(request, TextToVideo)
-    return await _create(request, key, body, Mode.TEXT_TO_VIDEO, prompt=body.prompt_text)
+    return await replayed(request, key) or await _create(request, key, await body_of(request, TextToVideo))
 
 
 @router.post(
@@ -70,11 +72,7 @@ async def text_to_video(request: Request, key: Caller) -> Response:
     ),
 )
 async def image_to_video(request: Request, key: Caller) -> Response:
-    body = await body_of(request, ImageToVideo)
-    context = context_of(request)
-    path: Path = ("promptImage",)
-    image = await take(context, body.prompt_image[0].uri, "image", key, path)
-    return await _create(request, key, body, Mode.IMAGE_TO_VIDEO, prompt=body.prompt_text or "", image=image)
+    return await replayed(request, key) or await _create(request, key, await body_of(request, ImageToVideo))
 
 
 @router.post(
@@ -87,13 +85,7 @@ async def image_to_video(request: Request, key: Caller) -> Response:
     ),
 )
 async def video_to_video(request: Request, key: Caller) -> Response:
-    body = await body_of(request, VideoToVideo)
-    context = context_of(request)
-    name = "videoUri" if body.video_uri is not None else "promptVideo"
-    video = await take(context, body.video_uri or body.prompt_video or "", "video", key, (name,))
-    return await _create(
-        request, key, body, Mode.VIDEO_TO_VIDEO, prompt=body.prompt_text or "", video=video, strength=body.strength
-    )
+    return await replayed(request, key) or await _create(request, key, await body_of(request, VideoToVideo))
 
 
 async def take(context: Context, uri: str, kind: Literal["image", "video"], key: ApiKey, path: Path) -> str:
@@ -151,24 +143,40 @@ def wanted_of(
     )
 
 
-async def _create(
-    request: Request,
-    key: ApiKey,
-    body: Creates,
-    mode: Mode,
-    *,
-    prompt: str,
-    image: str | None = None,
-    video: str | None = None,
-    strength: float | None = None,
-) -> Response:
-    context = context_of(request)
-    wanted = wanted_of(body, mode, prompt=prompt, image=image, video=video, strength=strength)
-    constraints = constraints_of(body)
+@dataclass(frozen=True)
+class _Media:
+    """What the client named, and where."""
 
-    def decide() -> NewTask:
+    kind: Literal["image", "video"]
+    uri: str
+    name: str
+
+
+def _parts(body: Creates) -> tuple[Mode, str, _Media | None, float | None]:
+    """(mode, prompt, media, strength) of a create."""
+    if isinstance(body, ImageToVideo):
+        media = _Media("image", body.prompt_image[0].uri, "promptImage")
+        return Mode.IMAGE_TO_VIDEO, body.prompt_text or "", media, None
+    if isinstance(body, VideoToVideo):
+        name = "videoUri" if body.video_uri is not None else "promptVideo"
+        media = _Media("video", body.video_uri or body.prompt_video or "", name)
+        return Mode.VIDEO_TO_VIDEO, body.prompt_text or "", media, body.strength
+    assert isinstance(body, TextToVideo)
+    return Mode.TEXT_TO_VIDEO, body.prompt_text, None, None
+
+
+async def _create(request: Request, key: ApiKey, body: Creates) -> Response:
+    context = context_of(request)
+    constraints = constraints_of(body)
+    mode, prompt, media, strength = _parts(body)
+    names = {**WIRE_NAMES, "num_frames": "numFrames" if body.num_frames is not None else "duration"}
+    if media is not None:
+        names[media.kind] = media.name
+
+    def decide(uri: str | None) -> NewTask:
+        image, video = (uri, None) if media is not None and media.kind == "image" else (None, uri)
         return context.admission.decide(
-            wanted,
+            wanted_of(body, mode, prompt=prompt, image=image, video=video, strength=strength),
             constraints,
             key_id=key.id,
             kind=mode.value,
@@ -177,18 +185,43 @@ async def _create(
             webhook_url=body.webhook_url,
         )
 
-    names = {**WIRE_NAMES, "num_frames": "numFrames" if body.num_frames is not None else "duration"}
-    if body.video_uri is None if isinstance(body, VideoToVideo) else False:
-        names["video"] = "promptVideo"
     try:
-        task = decide()
+        check_webhook(context, body.webhook_url)
+        if media is None:
+            task = decide(None)
+        else:
+            decide(_TO_COME)  # what is refused anyway is not fetched first
+            task = decide(await take(context, media.uri, media.kind, key, (media.name,)))
     except InvalidRequestError as error:
         request.app.state.metrics.refused(_why(error))
         raise WireError(wire_issues(error.issues, names)) from error
     stored = await store(request, key, [task])
-    position = task.offer.position if not stored.replayed else stored.tasks[0].offer.position
-    headers = {"Idempotent-Replayed": "true"} if stored.replayed else None
-    return json_answer(created(stored.tasks[0], position), headers=headers)
+    return _answer(stored.tasks[0], stored.replayed)
+
+
+def _answer(task: StoredTask, is_replayed: bool) -> Response:
+    headers = {"Idempotent-Replayed": "true"} if is_replayed else None
+    return json_answer(created(task, task.offer.position), headers=headers)
+
+
+def check_webhook(context: Context, url: str | None) -> None:
+    """Raises InvalidRequestError for one that will not be called."""
+    if url is not None:
+        check_webhook_url(url, allow_private=context.config.media.allow_private)
+
+
+async def replayed(request: Request, key: ApiKey) -> Response | None:
+    """The answer of then, where the client's Idempotency-Key was seen before: whatever may have changed since."""
+    tasks = await replayed_tasks(request, key)
+    return _answer(tasks[0], True) if tasks else None
+
+
+async def replayed_tasks(request: Request, key: ApiKey) -> tuple[StoredTask, ...]:
+    """What an earlier request with this Idempotency-Key made; nothing for most requests."""
+    idempotency = await _idempotency(request)
+    if idempotency is None:
+        return ()
+    return await in_thread(context_of(request).store.tasks.replay, key.id, idempotency) or ()
 
 
 async def store(request: Request, key: ApiKey, tasks: list[NewTask]) -> Submitted:

@@ -17,14 +17,14 @@ from cluster.terms import Preference
 from schemas.errors import InvalidRequestError
 from schemas.request import Mode
 from schemas.request import Request as Wanted
-from serve.admission import Decision, NoCapacityError, RefusedError
+from serve.admission import NoCapacityError, RefusedError
 from serve.context import Context
-from serve.http.creates import constraints_of, store, take
+from serve.http.creates import check_webhook, constraints_of, replayed_tasks, store, take
 from serve.http.errors import WIRE_NAMES, envelope, wire_issues
 from serve.http.routers import note_unknown
 from serve.http.routes import Caller, body_of, context_of, documented, in_thread, json_answer
 from serve.store.contract import ApiKey, RouterConfig, RouterDecision
-from serve.tasks import CREDITS_PER_USD, Constraints
+from serve.tasks import CREDITS_PER_USD, Constraints, StoredTask
 from serve.wire.base import WireError, WireIssue, issue
 from serve.wire.creates import GenerateInput, GenerateVideo
 from serve.wire.routers import PROVIDER, RouterSettings, log_entry, pipeline
@@ -86,6 +86,10 @@ async def generate_video(request: Request, key: Caller) -> Response:
     context = context_of(request)
     try:
         asked = await _asked(request, key)
+        earlier = await replayed_tasks(request, key)
+        if earlier:
+            return _answer(asked, earlier[0], replayed=True)
+        check_webhook(context, asked.body.webhook_url)
         wanted = await _wanted(context, key, asked.body.input)
     except _UnknownRouterError as error:
         entry = _entry(request, "router_config_not_found", reason=f"there is no router {error.slug!r}")
@@ -132,9 +136,15 @@ async def generate_video(request: Request, key: Caller) -> Response:
             task_id=kept.id,
         )
         await in_thread(context.store.routers.log, _decision(asked.config, context, entry))
-    answer = created(kept, kept.offer.position)
-    answer["routing"] = _routing(asked, decision, busy, exhausted)
-    return json_answer(answer, headers={"Idempotent-Replayed": "true"} if stored.replayed else None)
+    return _answer(asked, kept, busy, exhausted, replayed=stored.replayed)
+
+
+def _answer(
+    asked: Asked, task: StoredTask, busy: tuple[str, ...] = (), exhausted: bool = False, *, replayed: bool
+) -> Response:
+    answer = created(task, task.offer.position)
+    answer["routing"] = _routing(asked, task, busy, exhausted)
+    return json_answer(answer, headers={"Idempotent-Replayed": "true"} if replayed else None)
 
 
 async def estimated(request: Request, key: ApiKey) -> tuple[Wanted, Constraints, Mapping[str, str]]:
@@ -280,14 +290,14 @@ def _issues(error: InvalidRequestError) -> list[WireIssue]:
     ]
 
 
-def _routing(asked: Asked, decision: Decision, busy: tuple[str, ...], exhausted: bool) -> dict[str, JsonValue]:
-    group, settings = decision.group, asked.settings
-    ceiling = decision.constraints.max_usd * CREDITS_PER_USD
+def _routing(asked: Asked, task: StoredTask, busy: tuple[str, ...], exhausted: bool) -> dict[str, JsonValue]:
+    group, settings = task.group, asked.settings
+    ceiling = task.constraints.max_usd * CREDITS_PER_USD
     body: dict[str, JsonValue] = {
         "configId": asked.config.slug,
-        "model": decision.offer.variant,
+        "model": task.offer.variant,
         "provider": PROVIDER,
-        "estimatedCost": estimated_cost(decision.offer),
+        "estimatedCost": estimated_cost(task.offer),
         "resolvedInput": {
             "duration": round(group.frames / group.fps, 3),
             "ratio": f"{group.width}:{group.height}",

@@ -1,10 +1,10 @@
 """Runway's endpoints that no variant here can serve, and paths that do not exist: a clear answer instead of a blank."""
 
 from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from serve.context import Context
-from serve.http.errors import envelope
+from serve.http.errors import as_response, envelope
 from serve.wire.base import closest
 
 # First parts of Runway's paths below /v1, and what they would be.
@@ -32,21 +32,22 @@ RUNWAY = {
     "workflow_invocations": "workflows",
     "generate": "anything but video",
 }
-METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-def include(app: FastAPI, context: Context) -> None:  # noqa: ARG001
-    """Last: it matches whatever nobody else did."""
+def include(app: FastAPI) -> None:
+    """For whatever no route matched; a route's own 404 stays as it is."""
 
     def available() -> list[str]:
         return sorted({path for path in app.openapi()["paths"] if path.startswith("/v1/")})
 
-    async def nothing_here(request: Request) -> Response:
+    async def answer(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException) or error.detail != "Not Found":
+            return as_response(request, error)
         path = request.url.path
         part = path.removeprefix("/v1/").split("/")[0]
         paths = available()
         if path.startswith("/v1/") and part in RUNWAY:
-            text = f"{path} is not available here: this endpoint does not serve {RUNWAY[part]}"
+            text = f"{path[:200]} is not available here: this endpoint does not serve {RUNWAY[part]}"
         else:
             text = f"there is no {path[:200]}"
         more: dict[str, object] = {"available": paths}
@@ -55,4 +56,4 @@ def include(app: FastAPI, context: Context) -> None:  # noqa: ARG001
             more["suggestion"] = found
         return envelope(request, 404, text, more=more)
 
-    app.add_route("/{path:path}", nothing_here, methods=METHODS, include_in_schema=False)
+    app.add_exception_handler(404, answer)

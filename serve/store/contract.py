@@ -66,6 +66,9 @@ class TaskStore(Protocol):
         start THROTTLED. `max_since=(since, n)`: raises DailyLimitError when more than n would have been created
         since then. A webhook_url on a task is kept for its end."""
 
+    def replay(self, key_id: str, idempotency: Idempotency) -> tuple[StoredTask, ...] | None:
+        """What was stored under the client's key before, without storing anything; None when nothing was."""
+
     def get(self, task_id: str, key_id: str | None = None) -> StoredTask | None:
         """None when there is none, it was deleted, or it belongs to another key (when `key_id` is given)."""
 

@@ -145,6 +145,11 @@ class SqlTasks(Leases):
         return Submitted(tuple(stored))
 
     @reading
+    def replay(self, connection: Connection, key_id: str, idempotency: Idempotency) -> tuple[StoredTask, ...] | None:
+        seen = connection.execute(_SEEN, {"key": key_id, "name": idempotency.key}).one_or_none()
+        return None if seen is None else _then(connection, seen, idempotency)
+
+    @reading
     def get(self, connection: Connection, task_id: str, key_id: str | None = None) -> StoredTask | None:
         row = connection.execute(_GET, {"id": task_id}).one_or_none()
         return None if row is None or (key_id is not None and row.key_id != key_id) else stored_task(row)
@@ -257,10 +262,7 @@ class SqlTasks(Leases):
         # The insert waits for one of the same key that is under way: of two submits one finds the other's tasks.
         if connection.execute(self._remember, entry).first() is not None:
             return None
-        digest, ids = connection.execute(_SEEN, {"key": key_id, "name": idempotency.key}).one()
-        if digest != idempotency.digest:
-            raise IdempotencyError("this Idempotency-Key was used with another body")
-        return _in_order(connection, json.loads(ids))
+        return _then(connection, connection.execute(_SEEN, {"key": key_id, "name": idempotency.key}).one(), idempotency)
 
     def _room(
         self,
@@ -305,6 +307,13 @@ class SqlTasks(Leases):
             return connection.execute(_LAST_SEQ).scalar_one()
 
         return self._db.write(work)
+
+
+def _then(connection: Connection, seen: AnyRow, idempotency: Idempotency) -> tuple[StoredTask, ...]:
+    digest, ids = seen
+    if digest != idempotency.digest:
+        raise IdempotencyError("this Idempotency-Key was used with another body")
+    return _in_order(connection, json.loads(ids))
 
 
 def _in_order(connection: Connection, task_ids: Sequence[str]) -> tuple[StoredTask, ...]:

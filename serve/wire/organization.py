@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from typing import Annotated
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from schemas.catalog import Catalog
 from serve.tasks import CREDITS_PER_USD
@@ -46,17 +47,20 @@ MAX_DAYS = 90
 USUAL_DAYS = 30
 
 
+Day = Annotated[date, Field(ge=date(2000, 1, 1), le=date(2200, 1, 1))]
+
+
 class UsageQuery(Wire):
     """`POST /v1/organization/usage`: days in UTC, the last one not included."""
 
-    start_date: date | None = None
-    before_date: date | None = None
+    start_date: Day | None = None
+    before_date: Day | None = None
 
     def span(self, now: float) -> tuple[date, date]:
         """As Runway has it: thirty days back, thirty days long, ninety at most. Raises WireError."""
         today = datetime.fromtimestamp(now, UTC).date()
         start = self.start_date or (self.before_date or today) - timedelta(days=USUAL_DAYS)
-        before = self.before_date or min(start + timedelta(days=USUAL_DAYS), date.max - timedelta(days=1))
+        before = self.before_date or start + timedelta(days=USUAL_DAYS)
         if self.start_date is None and self.before_date is None:
             before = today + timedelta(days=1)
         if before <= start:

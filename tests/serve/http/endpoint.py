@@ -85,8 +85,8 @@ class Endpoint:
         return self.context.store
 
     def note(self, *pools: PoolReport, **changes: Any) -> None:
-        """As if the dispatcher had written it just now, and it was read."""
-        report = FleetReport(at=self.context.now(), pools=pools, **changes)
+        """As if the dispatcher had written it just now, knowing every task there is, and it was read."""
+        report = FleetReport(at=self.context.now() + 0.3, pools=pools, **changes)
         self.store.notes.write(NOTE, report.model_dump(mode="json"))
         self.context.admission.refresh()
 

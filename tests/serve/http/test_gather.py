@@ -1,0 +1,132 @@
+"""Calls made together: everybody gets their own answer, whatever happens to the others."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from serve.errors import DailyLimitError, StoreUnavailableError
+from serve.http.gather import MOST, Gathered
+from serve.http.rounds import Rounds, Submission
+from serve.store.contract import Idempotency, Submitted
+from serve.tasks import NewTask
+
+
+class Doubler:
+    """Doubles numbers, refuses 13, and holds its first round until it is let go."""
+
+    def __init__(self) -> None:
+        self.rounds: list[list[int]] = []
+        self.go = threading.Event()
+
+    def __call__(self, asked: Sequence[int]) -> list[int | Exception]:
+        self.rounds.append(list(asked))
+        if len(self.rounds) == 1:
+            self.go.wait(5)
+        return [ValueError("13") if number == 13 else 2 * number for number in asked]
+
+
+def test_who_waits_comes_along_in_the_next_round() -> None:
+    doubler = Doubler()
+
+    async def scenario() -> list[int | BaseException]:
+        gathered = Gathered("test", doubler)
+        first = asyncio.create_task(gathered.ask(0))
+        await asyncio.sleep(0.02)
+        rest = [asyncio.create_task(gathered.ask(number)) for number in range(10, 16)]
+        await asyncio.sleep(0.02)
+        rest[0].cancel()  # its client went away
+        doubler.go.set()
+        return await asyncio.gather(first, *rest, return_exceptions=True)
+
+    answers = asyncio.run(scenario())
+    assert doubler.rounds == [[0], [10, 11, 12, 13, 14, 15]]
+    assert isinstance(answers[1], asyncio.CancelledError)
+    assert isinstance(answers[4], ValueError)
+    assert [answers[0], answers[2], answers[3], *answers[5:]] == [0, 22, 24, 28, 30]
+
+
+def test_a_round_has_an_end() -> None:
+    doubler = Doubler()
+    doubler.go.set()
+
+    async def scenario() -> list[int]:
+        gathered = Gathered("test", doubler)
+        return await asyncio.gather(*(gathered.ask(number + 20) for number in range(3 * MOST)))
+
+    assert asyncio.run(scenario()) == [2 * (number + 20) for number in range(3 * MOST)]
+    assert max(map(len, doubler.rounds)) == MOST
+
+
+def test_what_breaks_a_round_reaches_all_of_it_and_no_later_one() -> None:
+    calls: list[int] = []
+
+    def work(asked: Sequence[int]) -> list[int | Exception]:
+        calls.append(len(asked))
+        if len(calls) == 1:
+            raise StoreUnavailableError("away")
+        return list(asked)
+
+    async def scenario() -> list[int | BaseException]:
+        gathered = Gathered("test", work)
+        broken = await asyncio.gather(gathered.ask(1), gathered.ask(2), return_exceptions=True)
+        return [*broken, await gathered.ask(3)]
+
+    one, two, three = asyncio.run(scenario())
+    assert isinstance(one, StoreUnavailableError)
+    assert isinstance(two, StoreUnavailableError)
+    assert three == 3
+
+
+class Book:
+    """A task store that writes down what is submitted together, with room for so many a day."""
+
+    def __init__(self, room: int = 1000) -> None:
+        self.calls: list[int] = []
+        self.room = room
+
+    def submit(
+        self,
+        tasks: Sequence[NewTask],
+        now: float,
+        *,
+        idempotency: Idempotency | None = None,
+        max_live: int | None = None,
+        max_since: tuple[float, int] | None = None,
+    ) -> Submitted:
+        if len(tasks) > self.room:
+            raise DailyLimitError("full", now)
+        self.calls.append(len(tasks))
+        self.room -= len(tasks)
+        return Submitted(tuple(tasks))  # type: ignore[arg-type]
+
+
+def task(name: str, key: str = "a") -> NewTask:
+    return NewTask.model_construct(id=name, key_id=key)
+
+
+def submitted(book: Book, *asked: Submission) -> list[Submitted | Exception]:
+    return Rounds(book)._submit(asked)  # type: ignore[arg-type]
+
+
+def test_tasks_of_one_key_are_stored_at_once() -> None:
+    book = Book()
+    answers = submitted(book, *(Submission((task(str(n)),), 1.0) for n in range(5)), Submission((task("x", "b"),), 1.0))
+    assert book.calls == [5, 1]
+    assert [one.tasks[0].id for one in answers if isinstance(one, Submitted)] == ["0", "1", "2", "3", "4", "x"]
+
+
+def test_what_may_have_been_made_before_is_stored_alone() -> None:
+    book = Book()
+    once = Submission((task("2"),), 1.0, Idempotency("k", "d"))
+    submitted(book, Submission((task("1"),), 1.0), once, Submission((task("3"),), 1.0))
+    assert book.calls == [1, 1, 1]
+
+
+@pytest.mark.parametrize("room", [0, 2, 4])
+def test_one_who_is_past_the_limit_does_not_stop_the_others(room: int) -> None:
+    book = Book(room)
+    answers = submitted(book, *(Submission((task(str(n)),), 1.0, max_since=(0.0, 9)) for n in range(4)))
+    assert [isinstance(one, Submitted) for one in answers] == [n < room for n in range(4)]
+    assert all(isinstance(one, Submitted | DailyLimitError) for one in answers)
