@@ -122,9 +122,12 @@ def endpoint(folder: Path, variant: str, database: str | None, replicas: int = 1
     bare: Any = FastAPI()
 
     @bare.get("/")
-    @bare.post("/")
     async def nothing() -> dict[str, int]:
         return {"hello": 1}
+
+    @bare.post("/")
+    async def read_and_nothing(body: dict[str, Any]) -> dict[str, int]:
+        return {"hello": len(body)}
 
     no_op = ray_serve.deployment(ray_serve.ingress(bare)(_Bare)).options(
         name="Bare", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0}

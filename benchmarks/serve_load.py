@@ -2,7 +2,8 @@
 
     python -m benchmarks.serve_load [--quick] [--parts a,b,c,d] [--database URL] [--json FILE]
 
-a  durable accepts and status reads a second, p50 and p99, at 1, 10 and 32 at once; the no-op between them in each round
+a  durable accepts and status reads a second, p50 and p99, at 1, 10 and 32 at once, with the no-op between them in each
+   round: accepts against a POST of the same body that it reads and forgets, status reads against a GET
 b  from accept to the first denoising step, on an endpoint with nothing else to do
 c  clips a second with requests kept waiting, against the bulk path on the same prompts and as many actors
 d  accepts and status reads with nothing queued and with 10,000 tasks queued
@@ -42,25 +43,31 @@ def _body(variant: str, number: int = 0) -> dict[str, object]:
     return {"model": variant, "promptText": f"a red circle moving left, take {number}"}
 
 
-BARE = Call("GET", "/bare/")
+LOOK = Call("GET", "/bare/")
+CALLS = ("no-op", "no-op POST", "accept", "status")
 
 
-def accepts(client: Client, variant: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """(a): by how many at once, the no-op, accepts and status reads in turn."""
-    accept = Call("POST", "/v1/text_to_video", json.dumps(_body(variant)).encode())
-    ids = client.closed_loop(accept, 4, seconds / 2).ids
-    status = Call("GET", "/v1/tasks/{}", ids=ids)
-    found: list[dict[str, Any]] = []
-    for at_once in AT_ONCE:
-        loads: dict[str, list[Load]] = {"no-op": [], "accept": [], "status": []}
-        for call in (BARE, status):
-            client.closed_loop(call, at_once, seconds / 4)
-        for _ in range(rounds):
-            for name, call in (("no-op", BARE), ("accept", accept), ("status", status)):
-                loads[name].append(client.closed_loop(call, at_once, seconds))
-        found.append({"at_once": at_once, **{name: _figures(joined(some)) for name, some in loads.items()}})
-        for name in ("accept", "status"):
-            found[-1][name]["ratio"] = found[-1][name]["per_s"] / found[-1]["no-op"]["per_s"]
+def _calls(variant: str, ids: tuple[str, ...]) -> dict[str, Call]:
+    """`CALLS`: the no-op as it is asked for a status, the no-op as it is sent a task, and both in earnest."""
+    body = json.dumps(_body(variant)).encode()
+    accept, status = Call("POST", "/v1/text_to_video", body), Call("GET", "/v1/tasks/{}", ids=ids)
+    return dict(zip(CALLS, (LOOK, Call("POST", "/bare/", body), accept, status), strict=True))
+
+
+def _rounds(client: Client, variant: str, at_once: int, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+    """All four in turn, round after round; a status read is of the tasks that were made just before."""
+    loads: dict[str, list[Load]] = {name: [] for name in CALLS}
+    ids: tuple[str, ...] = ()
+    for number in range(rounds + 1):
+        for name in CALLS:
+            load = client.closed_loop(_calls(variant, ids)[name], at_once, seconds if number else seconds / 4)
+            ids = load.ids or ids
+            if number:  # the first round warms up
+                loads[name].append(load)
+    found = {name: _figures(joined(some)) for name, some in loads.items()}
+    for name, against in (("accept", "no-op POST"), ("status", "no-op")):
+        found[name]["ratio"] = found[name]["per_s"] / found[against]["per_s"]
+        found[name]["of_get"] = found[name]["per_s"] / found["no-op"]["per_s"]
     return found
 
 
@@ -134,20 +141,9 @@ def endpoint_throughput(served: Endpoint, variant: str, clips: int, outstanding:
 def queued(served: Endpoint, client: Client, variant: str, seconds: float, rounds: int) -> dict[str, Any]:
     """(d): the same before and after 10,000 tasks were queued; the no-op beside it says what else has changed."""
 
-    def measured() -> dict[str, Any]:
-        accept = Call("POST", "/v1/text_to_video", json.dumps(_body(variant)).encode())
-        loads: dict[str, list[Load]] = {"no-op": [], "accept": [], "status": []}
-        for _ in range(rounds):
-            loads["no-op"].append(client.closed_loop(BARE, 1, seconds))
-            loads["accept"].append(client.closed_loop(accept, 1, seconds))
-            made = Call("GET", "/v1/tasks/{}", ids=loads["accept"][-1].ids)
-            loads["status"].append(client.closed_loop(made, 1, seconds))
-        return {name: _figures(joined(some)) for name, some in loads.items()}
-
     served.forget_queue()
     time.sleep(1.0)
-    client.closed_loop(BARE, 1, 1.0)
-    empty = measured()
+    empty = _rounds(client, variant, 1, rounds, seconds)
     waiting = served.store.tasks.counts().by_status[Status.PENDING]
     while waiting < QUEUED:
         rows = [_body(variant, number) for number in range(min(_A_BATCH, QUEUED - waiting))]
@@ -156,7 +152,7 @@ def queued(served: Endpoint, client: Client, variant: str, seconds: float, round
     wait_until(
         lambda: sum(pool["queued"] for pool in report()["pools"]) >= QUEUED * 0.9, "the dispatcher has read them"
     )
-    full = measured()
+    full = _rounds(client, variant, 1, rounds, seconds)
     ratios = {name: full[name]["p50_ms"] / empty[name]["p50_ms"] for name in full}
     return {"queued": waiting, "empty": empty, "full": full, "ratios": ratios}
 
@@ -172,7 +168,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             served.drain()
             client = served.client()
             if "a" in parts:
-                figures["a"] = accepts(client, variant, rounds, seconds)
+                figures["a"] = [{"at_once": n, **_rounds(client, variant, n, rounds, seconds)} for n in AT_ONCE]
             if "d" in parts:
                 figures["d"] = queued(served, client, variant, seconds, rounds)
             client.close()
@@ -209,7 +205,8 @@ def shown(figures: Mapping[str, Any]) -> Iterator[str]:
 
     for row in figures.get("a", ()):
         for name in ("accept", "status"):
-            of = f"{row[name]['per_s']:.0f}/s against {row['no-op']['per_s']:.0f}/s"
+            against = row["no-op POST" if name == "accept" else "no-op"]
+            of = f"{row[name]['per_s']:.0f}/s against {against['per_s']:.0f}/s; {row[name]['of_get']:.2f} × a GET"
             ratio = row[name]["ratio"]
             yield claim(f"{name} × {row['at_once']}", f"{ratio:.2f} × ({of})", ratio >= GOALS[name], f"≥ {GOALS[name]}")
         if row["at_once"] == 10:
@@ -242,7 +239,7 @@ def main() -> None:
         figures = measure(arguments, Path(folder))
     table = Table("at once", "what", "a second", "p50 ms", "p99 ms", "of the no-op", "client, cores")
     for row in figures.get("a", ()):
-        for name in ("no-op", "accept", "status"):
+        for name in CALLS:
             got = row[name]
             numbers = (f"{got['per_s']:.0f}", f"{got['p50_ms']:.1f}", f"{got['p99_ms']:.1f}")
             table.add_row(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_COLOURS = {"no-op": "#9a9a9a", "accept": "#c8502f", "status": "#2f6dc8"}
+_COLOURS = {"no-op": "#b5b5b5", "no-op POST": "#777777", "accept": "#c8502f", "status": "#2f6dc8"}
 
 
 def draw(figures: Mapping[str, Any], path: Path) -> None:
@@ -32,7 +32,7 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
                     axes.bar(place + shift, got["p50_ms"], 0.36, color=colour, alpha=0.5 if when == "empty" else 1.0)
                     axes.plot([place + shift] * 2, [got["p50_ms"], got["p99_ms"]], color="#333333", lw=1)
             axes.set(title=f"p50 and p99, ms: none | {figures['d']['queued']:,} queued")
-            axes.set_xticks(range(3), list(_COLOURS))
+            axes.set_xticks(range(len(_COLOURS)), list(_COLOURS), fontsize=8)
         elif part == "b":
             axes.hist(figures["b"]["each_ms"], bins=20, color=_COLOURS["accept"])
             axes.axvline(figures["goals"]["first_step_ms"], color="#333333", ls="--")
