@@ -110,7 +110,16 @@ def parse_fleet(text: str, where: str) -> Fleet:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{where}: {field}: {first['msg'].removeprefix('Value error, ')}") from error
+        if first["type"] == "extra_forbidden":
+            models: dict[str, type[BaseModel]] = {"pools": FleetPool, "variants": FleetVariant}
+            known = models.get(str(first["loc"][0]), Fleet).model_fields
+            why = f"unknown key; available: {', '.join(known)}"
+        elif first["type"] == "missing":
+            why = "missing; a fleet is [[pools]], each with at least a count" if field == "pools" else "missing"
+        else:
+            got = "" if isinstance(first["input"], dict | list | Fleet) else f" (got {first['input']!r})"
+            why = first["msg"].removeprefix("Value error, ") + got
+        raise ConfigError(f"{where}: {field}: {why}".replace(": : ", ": ")) from error
 
 
 def load_fleet(path: Path) -> Fleet:

@@ -321,7 +321,7 @@ class Rushes:
         )
         self._variant_of = dict(self.dispatcher.numbers)
         self._place = {pool.name: (pool.number, pool.speed) for pool in self.dispatcher.pools.values()}
-        self._terms = [Terms(variant=name) for name in trace.names]
+        self._terms = [Terms(variant=_own_name(name)) for name in trace.names]
         self._tenant: list[int] = trace.tenant.tolist()
         self._priority: list[int] = trace.priority.tolist()
         self.up([machine.number for machine in situation.machines], 0.0)
@@ -358,12 +358,17 @@ class Rushes:
         return [Run(int(start.replica), start.task, self._variant_of[start.variant]) for start in starts]  # type: ignore[call-overload]
 
 
+def _own_name(name: str) -> str:
+    """To routing `auto` is no variant; in a trace it is one like any other."""
+    return "(auto)" if name == "auto" else name
+
+
 def _variant(name: str, fleet: Fleet) -> Variant:
     """A catalog entry for a variant of a trace: everything that routing does not ask for is open."""
     known = fleet.variants.get(name)
     # Unchecked: a trace's names need not be a catalog's.
     return Variant.model_construct(
-        name=name,
+        name=_own_name(name),
         pipeline="",
         weights="",
         steps=1,
@@ -372,7 +377,7 @@ def _variant(name: str, fleet: Fleet) -> Variant:
         shape=ShapeRule(divisor=1, max_frames=10**6, max_pixels=10**9, native=((16, 16, 1),)),
         latent=Latent(channels=1, spatial=1, temporal=1),
         needs=Needs(vram_gib=known.vram_gib if known else 0.0),
-        fallbacks=known.fallbacks if known else (),
+        fallbacks=tuple(map(_own_name, known.fallbacks)) if known else (),
         quality=known.quality if known else 0.5,
         aliases=(),
         auto=True,

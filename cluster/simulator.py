@@ -79,7 +79,9 @@ def check(trace: Trace, fleet: Fleet, config: SimulationConfig) -> None:
     machines = machines_of(fleet, trace.names)
     for number, name in enumerate(trace.names):
         if not any(machine.fits(number) for machine in machines):
-            raise ConfigError(f"variant {name!r} fits no accelerator of the fleet")
+            needs = machines[0].sizes_gib[number]
+            have = ", ".join(f"{pool.name} {pool.vram_gib:g}" for pool in fleet.pools)
+            raise ConfigError(f"variant {name!r} fits no accelerator of the fleet: it needs {needs:g} GiB, of {have}")
 
 
 def with_deadlines(trace: Trace, fleet: Fleet) -> Trace:

@@ -7,6 +7,7 @@ are, anything else as a category.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,10 +58,14 @@ class Trace:
 
 
 def load_trace(path: Path) -> Trace:
-    """Read a trace file by its suffix. Raises ConfigError naming file and column."""
+    """Read a trace file by its suffix. Raises ConfigError naming file, column and row."""
     try:
-        read = pyarrow.parquet.read_table if path.suffix == ".parquet" else pyarrow.csv.read_csv
-        table = read(path)
+        if path.suffix == ".parquet":
+            table = pyarrow.parquet.read_table(path)
+        else:
+            # One block, so that a column that turns from 1 to 1.5 in the millionth row is numbers from the start.
+            whole = pyarrow.csv.ReadOptions(block_size=min(max(path.stat().st_size + 1, 2**20), 2**31 - 1))
+            table = pyarrow.csv.read_csv(path, read_options=whole)
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     return trace_from(table, str(path))
@@ -72,12 +77,16 @@ def trace_from(table: pa.Table, where: str) -> Trace:
     for column in ("arrival_s", "variant", "exec_s"):
         if column not in table.column_names:
             raise ConfigError(f"{where}: no column {column!r}; available: {', '.join(table.column_names)}")
+    if twice := [name for name in _OWN if table.column_names.count(name) > 1]:
+        raise ConfigError(f"{where}: column {twice[0]!r} is there twice")
     if not table.num_rows:
         raise ConfigError(f"{where}: no rows")
     arrival_s = _floats(table, "arrival_s", where)
     exec_s = _floats(table, "exec_s", where)
-    if not (np.isfinite(arrival_s).all() and np.isfinite(exec_s).all() and (exec_s >= 0).all()):
-        raise ConfigError(f"{where}: arrival_s and exec_s must be finite numbers, exec_s not negative")
+    _refuse(where, "arrival_s", arrival_s, ~np.isfinite(arrival_s), "a finite number of seconds")
+    _refuse(where, "exec_s", exec_s, ~(np.isfinite(exec_s) & (exec_s >= 0)), "a finite number of seconds, at least 0")
+    named = np.array([value is not None and str(value) != "" for value in table["variant"].to_pylist()])
+    _refuse(where, "variant", named, ~named, "a name", said="nothing")
     order = np.argsort(arrival_s, kind="stable")
     variant, names = _codes(table, "variant")
     tenant, tenants = _codes(table, "tenant") if "tenant" in table.column_names else (np.zeros(len(order), int), ("",))
@@ -88,7 +97,7 @@ def trace_from(table: pa.Table, where: str) -> Trace:
     features: dict[str, Floats] = {}
     categories: dict[str, Ints] = {}
     for name in table.column_names:
-        if name in _OWN:
+        if name in _OWN or table.column_names.count(name) > 1:
             continue
         kind = table.schema.field(name).type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
@@ -109,6 +118,16 @@ def trace_from(table: pa.Table, where: str) -> Trace:
         features=features,
         categories=categories,
     )
+
+
+def _refuse(
+    where: str, column: str, values: npt.NDArray[Any], wrong: npt.NDArray[np.bool_], want: str, said: str = ""
+) -> None:
+    """ConfigError for the first wrong value; rows are counted from 1, a header is none."""
+    if wrong.any():
+        row = int(wrong.argmax())
+        more = f" (and {int(wrong.sum()) - 1} more rows)" if wrong.sum() > 1 else ""
+        raise ConfigError(f"{where}: row {row + 1}: {column} is {said or values[row]}, not {want}{more}")
 
 
 def _floats(table: pa.Table, name: str, where: str) -> Floats:

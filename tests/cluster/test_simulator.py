@@ -159,3 +159,86 @@ def test_deadlines_are_read_as_instants_or_as_allowances() -> None:
     assert np.allclose(spans.allowance_s, 60)
     none = trace_from(pa.table({"arrival_s": arrival_s, **columns}), "x")
     assert np.isfinite(with_deadlines(none, FLEET).allowance_s).all()
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("3,a,", "row 3: exec_s is nan, not a finite number"),
+        ("3,a,-1", "row 3: exec_s is -1.0, not a finite number of seconds, at least 0"),
+        ("nan,a,1", "row 3: arrival_s is nan"),
+        ("3,,1", "row 3: variant is nothing, not a name"),
+        ("3,a,fast", "column 'exec_s' is not numbers: .*'fast'"),
+    ],
+)
+def test_a_wrong_row_is_named_with_its_value(tmp_path, row: str, said: str) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "t.csv"
+    path.write_text(f"arrival_s,variant,exec_s\n1,a,1\n2,a,1\n{row}\n4,a,1\n")
+    with pytest.raises(ConfigError, match=f"t.csv: {said}"):
+        load_trace(path)
+
+
+def test_columns_that_are_there_twice_or_files_that_are_not_there_are_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "t.csv"
+    path.write_text("arrival_s,variant,exec_s,exec_s\n1,a,1,1\n")
+    with pytest.raises(ConfigError, match="column 'exec_s' is there twice"):
+        load_trace(path)
+    path.write_text("arrival_s,variant,exec_s\n")
+    with pytest.raises(ConfigError, match="no rows"):
+        load_trace(path)
+    with pytest.raises(ConfigError, match="nowhere.csv: cannot be read"):
+        load_trace(tmp_path / "nowhere.csv")
+
+
+def test_a_wrong_fleet_is_refused_with_field_value_and_choices() -> None:
+    for text, said in (
+        ("[[pools]]\ncount = -1\n", r"fleet: pools.0.count: .* \(got -1\)"),
+        ("[[pools]]\ncount = 1\nsped = 2\n", "fleet: pools.0.sped: unknown key; available: name, accelerator, count"),
+        ("", "fleet: pools: missing"),
+        ("[[pools]]\ncount = 0\n", "there is no accelerator in it"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            parse_fleet(text, "fleet")
+    small = parse_fleet("[[pools]]\nname = 'p'\ncount = 1\nvram_gib = 10\n[variants.v1]\nvram_gib = 20\n", "fleet")
+    with pytest.raises(ConfigError, match="variant 'v1' fits no accelerator of the fleet: it needs 20 GiB, of p 10"):
+        simulate(SimulationConfig(trace(), small))
+
+
+def test_a_trace_may_be_minimal_unsorted_of_unknown_variants_and_turn_to_decimals_late(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "t.csv"
+    rows = [f"{t},{'auto' if t % 2 else 'unheard-of'},{1 if t < 29_000 else 1.5},prompt {t}" for t in range(30_000)]
+    path.write_text("arrival_s,variant,exec_s,prompt\n" + "\n".join(reversed(rows)) + "\n")
+    read = load_trace(path)
+    assert (read.names, len(read), read.exec_s[-1]) == (("auto", "unheard-of"), 30_000, 1.5)
+    assert (np.diff(read.arrival_s) >= 0).all()
+    some = Trace(**{**read.__dict__, **{k: getattr(read, k)[:500] for k in ("arrival_s", "variant", "exec_s")}})
+    few = trace_from(pa.table({"arrival_s": some.arrival_s, "variant": ["auto"] * 500, "exec_s": some.exec_s}), "few")
+    found = simulate(SimulationConfig(few, FLEET, search_lambda90=False)).measures[0]
+    assert (found.completed, found.lost, found.downgraded) == (500, 0, 0)
+
+
+def test_the_time_that_decisions_take_is_charged() -> None:
+    made = trace(tasks=200, gap_s=0.5)
+    quick, slow = (
+        run(made, FLEET, SimulationConfig(made, FLEET, decision_s=seconds), seed=0) for seconds in (1e-4, 0.4)
+    )
+    assert min(np.array(slow.start_s)[:50] - made.arrival_s[:50]) >= 0.4 - 1e-9
+    assert np.nanmean(slow.done_s) > np.nanmean(quick.done_s)
+
+
+def test_what_a_dead_pool_ran_is_started_again_and_the_report_says_how_soon() -> None:
+    made = trace()
+    found = simulate(SimulationConfig(made, FLEET, failures=(Failure("H100", 100.0),), search_lambda90=False))
+    measured = found.measures[0]
+    assert measured.interrupted > 0
+    assert 5.0 <= measured.recovery_s < 200.0
+    assert measured.lost == 0
+
+
+@pytest.mark.parametrize("policy", ["ect", "rushes"])
+def test_promises_are_frozen_at_admission_and_kept_nine_times_of_ten(policy: str) -> None:
+    made = trace(tasks=2500, gap_s=2.2)
+    outcome = run(made, FLEET, SimulationConfig(made, FLEET, policy=policy), seed=0)
+    found = measure(made, FLEET, outcome).eta
+    assert found.tasks > 2000
+    assert found.coverage == pytest.approx(0.9, abs=0.05)
