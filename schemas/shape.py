@@ -96,6 +96,9 @@ class ShapeRule(BaseModel):
             scale = math.sqrt(self.max_pixels / (shape.width * shape.height))
             width = max(self._least_side(), int(shape.width * scale) // self.divisor * self.divisor)
             height = max(self._least_side(), int(shape.height * scale) // self.divisor * self.divisor)
+            # A side that cannot be smaller leaves the other less than its proportion.
+            most = max(self._least_side(), self.max_pixels // min(width, height) // self.divisor * self.divisor)
+            width, height = min(width, most), min(height, most)
         frames = min(self._frames_near(shape.frames), key=lambda n: (abs(n - shape.frames), n))
         return Shape(width=width, height=height, frames=frames)
 

@@ -18,6 +18,9 @@ WAN = ShapeRule(
     native=((832, 480, 81), (480, 832, 81)),
 )
 
+# Its least side is close to its most pixels: extreme proportions run into both.
+SMALL = ShapeRule(divisor=32, frame_step=4, max_frames=33, min_side=64, max_pixels=9216, native=((64, 64, 16),))
+
 
 def test_a_native_shape_fits() -> None:
     assert WAN.issues(WAN.default()) == ()
@@ -43,7 +46,8 @@ def test_too_many_pixels_are_told_with_a_size_that_fits() -> None:
 
 @given(st.integers(1, 4000), st.integers(1, 4000), st.integers(1, 500))
 def test_the_nearest_shape_of_anything_fits(width: int, height: int, frames: int) -> None:
-    assert WAN.issues(WAN.nearest(Shape(width=width, height=height, frames=frames))) == ()
+    for rule in (WAN, SMALL):
+        assert rule.issues(rule.nearest(Shape(width=width, height=height, frames=frames))) == ()
 
 
 @given(st.integers(1, 60).map(lambda k: k * 16), st.integers(1, 20).map(lambda k: 4 * k + 1))

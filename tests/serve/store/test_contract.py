@@ -101,6 +101,15 @@ class TestIdempotency:
             store.tasks.submit([new_task()], NOW, idempotency=Idempotency("k1", "other"))
         assert store.tasks.counts().by_status[Status.PENDING] == 1
 
+    def test_what_was_stored_then_can_be_asked_for(self, store: Store) -> None:
+        key = Idempotency("k1", "digest")
+        assert store.tasks.replay("key-a", key) is None
+        stored = store.tasks.submit([new_task(key_id="key-a")], NOW, idempotency=key).tasks
+        assert store.tasks.replay("key-a", key) == stored
+        assert store.tasks.replay("key-b", key) is None
+        with pytest.raises(IdempotencyError):
+            store.tasks.replay("key-a", Idempotency("k1", "other"))
+
     def test_two_clients_may_use_the_same_one(self, store: Store) -> None:
         key = Idempotency("k1", "digest")
         store.tasks.submit([new_task(key_id="key-a")], NOW, idempotency=key)
