@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 CALIBRATION = "calibration"
 _AGAIN_S, _NOTE_S, _KEEP_S = 0.3, 0.5, 10.0
+_LATE_S, _LATE_SHARE = 2.0, 0.5  # a call that is late takes so much longer, or such a share of what it took
 
 
 class Broker:
@@ -75,6 +76,9 @@ class Broker:
         self._last_seq = 0
         self._due: defaultdict[str, float] = defaultdict(float)
         self._draining = False
+        # Nobody could prolong a lease while there was no broker.
+        self._patient_until = now() + config.queue.lease_s
+        self._begun: dict[str, float] = {}  # replica → when what it does was given to it
 
     # -- replicas ------------------------------------------------------------------------------------------------
 
@@ -133,7 +137,8 @@ class Broker:
             if self._is_due("again", now, _AGAIN_S):
                 self._lose(self.roster.silent(now), now, "is silent")
                 self._reroute(self.roster.tend(now), now)
-                for task in self._store.tasks.expired(now):
+                self._mind_late(now)
+                for task in self._store.tasks.expired(now) if now >= self._patient_until else ():
                     self._ends.retry(task, task.epoch, "its replica was lost", "ReplicaLost", now)
                 for task in self._store.tasks.waiting_again(now):
                     starts += self._enter(task, now)
@@ -264,6 +269,7 @@ class Broker:
             if task.offer.variant != start.variant:
                 self.metrics.fell_back(f"{task.offer.variant} to {start.variant}")
         self.roster.began(str(start.replica), held, now)
+        self._begun[str(start.replica)] = now
         batch = RenderBatch(group, tuple(_task(task) for task in held))
         waits = tuple(max(0.0, now - task.created_at) for task in held)
         return Work(batch, leases, waits, self._config.queue.lease_s)
@@ -296,11 +302,19 @@ class Broker:
         for replica in replicas:
             log.warning("replica %s %s: its tasks go elsewhere", replica, why)
             moved = self.roster.leave(replica, now)
+            self._begun.pop(replica, None)
             work = self._ready.pop(replica, None)
             if work is not None:
                 for lease in work.leases:  # never reached it: no attempt of theirs has failed
                     self._store.tasks.give_back(lease.task_id, lease.epoch, f"replica {why}", now)
             self._reroute(moved, now)
+
+    def _mind_late(self, now: float) -> None:
+        """What takes longer than predicted goes on for a while yet: nobody queues behind it as if it ended now."""
+        for lane in self._policy.timelines.lanes:
+            begun = self._begun.get(str(lane.name))
+            if lane.running is not None and lane.until_s <= now and begun is not None:
+                self._policy.extend(lane.name, max(_LATE_S, _LATE_SHARE * (now - begun)), now)
 
     def _release(self, key_id: str, now: float) -> None:
         key = self._store.keys.get(key_id)

@@ -118,18 +118,30 @@ class RenderLoop:
         pause_s = _FIRST_PAUSE_S
         while not self._stopping.is_set():
             try:
-                return self._link.pull(self._hello)
+                work = self._link.pull(self._hello)
             except Exception as error:
                 log.info("the dispatcher does not answer (%s): asking again", type(error).__name__)
                 self._stopping.wait(pause_s)
                 pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
+                continue
+            if work is not None:
+                self._take(work)
+            return work
         return None
+
+    def _take(self, work: Work) -> None:
+        """Ours from now on, also while it waits for the batch before it: heartbeats keep its leases."""
+        taken = {lease.task_id: _Held(lease) for lease in work.leases}
+        with self._lock:
+            self._held |= taken
+            # What an earlier attempt here was told does not concern this one.
+            self._unwanted = self._unwanted - taken.keys()
 
     def _render(self, work: Work) -> "Future[Work | None] | None":
         """Render a batch; the answer to the pull that it made for the next one, if it made one."""
         with self._lock:
             for lease in work.leases:
-                self._held[lease.task_id] = _Held(lease, stage="rendering")
+                self._held.setdefault(lease.task_id, _Held(lease)).stage = "rendering"
         work, done_before = self._leave_out_found(work)
         ended = [Ended(lease, _success(record)) for lease, record in done_before]
         coming: Future[Work | None] | None = None
@@ -152,7 +164,8 @@ class RenderLoop:
         call_s = time.perf_counter() - started
         with self._lock:
             for lease in work.leases:
-                self._held[lease.task_id].stage = "encoding"
+                if lease.task_id in self._held:
+                    self._held[lease.task_id].stage = "encoding"
         one_call = bool(outcomes) and all(isinstance(o, Rendered) and o.attempts == 1 for o in outcomes)
         self._unpublished.append(
             self._publishing.submit(self._publish, work, outcomes, ended, call_s if one_call else 0.0)
@@ -184,8 +197,8 @@ class RenderLoop:
         self._tell(Results(self._hello.replica, work.batch.group, tuple(ended), render_s))
         with self._lock:
             for end in ended:
-                self._held.pop(end.lease.task_id, None)
-            # A task that comes back here later is a new one.
+                if self._holds(end.lease.task_id, end.lease.epoch):
+                    del self._held[end.lease.task_id]
             self._unwanted = self._unwanted & self._held.keys()
 
     def _ended(self, outcome: Rendered | TaskFailure, lease: Lease, queue_s: float) -> Ended:
@@ -237,8 +250,14 @@ class RenderLoop:
             except Exception as error:
                 log.info("no heartbeat: the dispatcher does not answer (%s)", type(error).__name__)
                 continue
-            if unwanted:
-                self._unwanted = self._unwanted | frozenset(unwanted)
+            told = {at.task_id: at.epoch for at in held if at.task_id in unwanted}
+            with self._lock:  # an answer about a lease that is over is none about the next
+                mine = {task_id for task_id, epoch in told.items() if self._holds(task_id, epoch)}
+                self._unwanted = self._unwanted | mine
+
+    def _holds(self, task_id: str, epoch: int) -> bool:
+        held = self._held.get(task_id)
+        return held is not None and held.lease.epoch == epoch
 
 
 def _success(record: Record) -> Outcome:

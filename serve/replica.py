@@ -68,19 +68,18 @@ class Replica:
         self._name = context.replica_id.unique_id
         self._link = DispatcherLink(context.app_name)
         try:
-            model: Model = load(
+            loaded: Model = load(
                 variant,
                 device="cpu" if not variant.needs.gpus else None,
                 cache=read_config().cache_dir,
                 store=StoredWeights(),
             )
+            model = loaded if wrap is None else wrap(loaded)
         except RushesError as error:
             # Serve tries again with a growing pause; until then the variant's tasks go elsewhere.
             self._link.failed_to_load(LoadFailure(self._name, variant.name, str(error), not is_transient(error)))
             raise
-        load_s = model.load_s
-        if wrap is not None:
-            model = wrap(model)
+        load_s = loaded.load_s
         objects = open_store(config.out)
         publisher = Publisher(objects, _NoLedger(), variant, model.revision, names=keys.TASK_NAMES)
         renderer = Renderer(model, read_media=MediaSource(read_config()))

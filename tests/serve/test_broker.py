@@ -230,6 +230,37 @@ def test_a_new_broker_goes_on_where_the_old_one_died(endpoint: Endpoint) -> None
     assert {endpoint.stored(task).attempts for task in tasks} == {1}
 
 
+def test_a_new_broker_lets_replicas_be_heard_before_it_takes_their_tasks_away(endpoint: Endpoint) -> None:
+    (task,) = endpoint.submit()
+    work = endpoint.pull()
+    assert work is not None
+    endpoint.clock.at += 60  # nobody was there to beat to
+    endpoint.broker = endpoint.started()
+    endpoint.after(1)
+    assert endpoint.statuses([task]) == [Status.RUNNING]
+    assert endpoint.broker.beat(Beat("r1", (Progress(task.id, work.leases[0].epoch, 0.5, "rendering"),))) == ()
+    endpoint.after(endpoint.config.queue.lease_s - 0.5)
+    assert (endpoint.stored(task).status, endpoint.stored(task).attempts) == (Status.RUNNING, 1)
+    endpoint.after(endpoint.config.queue.lease_s)
+    assert endpoint.statuses([task]) == [Status.PENDING], "that was a heartbeat too few"
+
+
+def test_nothing_waits_behind_a_call_that_takes_longer_than_was_said_while_a_replica_is_free(
+    endpoint: Endpoint,
+) -> None:
+    endpoint.pull("r1")
+    endpoint.pull("r2")
+    endpoint.submit(num_frames=5)
+    busy, idle = ("r1", "r2") if endpoint.pull("r1") is not None else ("r2", "r1")
+    for _ in range(20):  # far longer than predicted
+        endpoint.after(1.0)
+        lease = endpoint.store.tasks.running()[0]
+        endpoint.broker.beat(Beat(busy, (Progress(lease.id, lease.epoch, 0.5, "rendering"),)))
+        endpoint.broker.beat(Beat(idle))
+    endpoint.submit(num_frames=9)
+    assert endpoint.pull(idle) is not None
+
+
 def test_a_transient_failure_is_tried_again_later_and_alone(endpoint: Endpoint) -> None:
     tasks = endpoint.submit(3)
     work = endpoint.pull()
