@@ -25,6 +25,9 @@ class MediaSource:
     def __call__(self, uri: str) -> bytes:
         """The media's bytes. Raises MediaError when it is not there or too large, StorageUnavailableError when the
         server does not answer."""
+        schemes = self._config.media_schemes
+        if schemes is not None and _scheme(uri) not in schemes:
+            raise MediaError(f"{uri[:80]}: media of this run may only be given as {', '.join(sorted(schemes))}")
         if uri.startswith("data:"):
             return self._checked(_from_data_uri(uri), uri)
         if uri.startswith(("https://", "http://")):
@@ -65,3 +68,8 @@ def _from_data_uri(uri: str) -> bytes:
         return base64.b64decode(body, validate=True)
     except binascii.Error as error:
         raise MediaError(f"{uri:.60}: not base64: {error}") from error
+
+
+def _scheme(uri: str) -> str:
+    """'file' where none is written."""
+    return urllib.parse.urlsplit(uri[:64]).scheme or "file"

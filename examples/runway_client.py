@@ -30,9 +30,9 @@ router = client.routers.create(
     name="quick",
     settings={"optimizeFor": "latency", "fallback": {"onCapacity": True}},
 )
-routed = client.generate.video(
+routed = client.generate.video.create(
     config_id=router.slug, input={"promptText": "a green square growing", "aspectRatio": "1:1", "duration": 2}
 )
 print("routed to", routed.routing.model)
-for decision in client.routers.list_requests(router.id):
+for decision in client.routers.list_requests(router.id, limit=5):
     print("decision:", decision.status, decision.reason_code, [step.type for step in decision.pipeline])

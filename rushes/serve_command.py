@@ -1,6 +1,7 @@
 """`rushes serve`: the endpoint, here or on a cluster; and `status`, `drain`, `down` for one that runs."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,7 +86,9 @@ def _serve(settings: "ServeConfig", catalog: Any, address: str | None) -> None:
     from serve.app import APP, application
 
     secret = _first_key(settings)
-    with connected(address):
+    # Replicas take a CPU each; two more let a bulk run, which shares this machine, plan and render beside them.
+    cpus = None if address is not None else (os.cpu_count() or 1) + 2
+    with connected(address, num_cpus=cpus):
         _err.print(f"starting: {', '.join(settings.pools.variants)} …")
         ray_serve.start(http_options={"host": settings.host, "port": settings.port}, proxy_location="HeadOnly")
         runs = CommandRuns(settings.out, settings.catalog)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,11 +17,16 @@ class Config(BaseModel):
     catalog: str | None = None
     media_max_bytes: int = Field(default=200 * 1024 * 1024, ge=1)
     media_timeout_s: float = Field(default=60.0, gt=0)
+    media_schemes: frozenset[str] | None = Field(default=None, description="where rows' media may be; None: anywhere")
 
 
 def read_config(environment: Mapping[str, str] | None = None) -> Config:
-    """The configuration of this process: RUSHES_CACHE_DIR, RUSHES_CATALOG, RUSHES_MEDIA_MAX_BYTES."""
+    """The configuration of this process: RUSHES_CACHE_DIR, RUSHES_CATALOG, RUSHES_MEDIA_MAX_BYTES,
+    RUSHES_MEDIA_SCHEMES (such as 'https,data')."""
     env = os.environ if environment is None else environment
     cache = env.get("RUSHES_CACHE_DIR") or str(Path(env.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rushes")
-    given = {"media_max_bytes": env.get("RUSHES_MEDIA_MAX_BYTES"), "catalog": env.get("RUSHES_CATALOG")}
+    given: dict[str, Any] = {"media_max_bytes": env.get("RUSHES_MEDIA_MAX_BYTES"), "catalog": env.get("RUSHES_CATALOG")}
+    schemes = env.get("RUSHES_MEDIA_SCHEMES")
+    if schemes:
+        given["media_schemes"] = frozenset(name.strip() for name in schemes.split(","))
     return Config(cache_dir=Path(cache), **{k: v for k, v in given.items() if v})

@@ -358,6 +358,7 @@ class Broker:
         counts = self._store.tasks.counts()
         self.metrics.webhooks(self._store.deliveries.counts())
         self.metrics.dead_letters(counts.dead)
+        self.metrics.throttled(counts.by_status[Status.THROTTLED])
         if len(self._waiting) <= counts.by_status[Status.PENDING]:
             return
         known = list(self._waiting.values())

@@ -86,6 +86,8 @@ class BulkFollower:
             progress = self._bulk.progress(batch.id)
             if progress is not None:
                 self.hold(batch.id, now)
+                if progress.total != batch.total or progress.quote_usd != batch.quote_usd:
+                    self._store.batches.planned(batch.id, progress.total, progress.quote_usd)
                 self._store.batches.update(
                     batch.id, progress.status, progress.counts, progress.billed_usd, now, progress.failure[:300]
                 )

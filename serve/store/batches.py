@@ -75,6 +75,10 @@ class SqlBatches:
             },
         )
 
+    @writing
+    def planned(self, connection: Connection, batch_id: str, total: int, quote_usd: float) -> None:
+        connection.execute(_UPDATE, {"batch": batch_id, "total": total, "quote_usd": quote_usd})
+
     @reading
     def unfinished_runs(self, connection: Connection) -> tuple[Batch, ...]:
         return tuple(map(_batch, connection.execute(_OPEN_RUNS)))

@@ -239,6 +239,9 @@ class BatchStore(Protocol):
     def update(
         self, batch_id: str, status: Status, counts: Mapping[str, int], billed_usd: float, now: float, failure: str = ""
     ) -> None: ...
+    def planned(self, batch_id: str, total: int, quote_usd: float) -> None:
+        """A bulk run knows how many rows it has and what they are said to cost."""
+
     def unfinished_runs(self) -> tuple[Batch, ...]: ...
     def cancel(self, batch_id: str, key_id: str | None, now: float) -> int:
         """Cancel its unfinished tasks; returns how many."""
