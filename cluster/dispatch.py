@@ -110,6 +110,7 @@ class Dispatcher:
         self.habits = habits or Habits()
         self._patience_s = patience_s
         self._tickets: dict[int, _Ticket] = {}
+        self._turn_s: dict[int, float] = {}  # keys of tasks that lost their replica: they do not queue up again
         self._parked: dict[int, tuple[Wanted, Hashable, int]] = {}  # admitted, and nobody is up who could hold them
         self._usual_s = 0.0  # mean reference seconds of recent tasks
         self._starts: dict[int, dict[str, tuple[float, int]]] = {}
@@ -138,6 +139,7 @@ class Dispatcher:
             ticket = self._tickets.pop(planned.task, None)
             if ticket is not None:
                 self.shares.leave(ticket.tenant)
+            self._turn_s[planned.task] = planned.key_s
         self._rearranged()
         return [planned.task for planned in dropped]
 
@@ -175,6 +177,7 @@ class Dispatcher:
         work_s = choice.completion_s - choice.start_s
         self._usual_s += 0.01 * (work_s * pool.speed - self._usual_s) if self._usual_s else work_s * pool.speed
         key_s = self.shares.enter(tenant, priority, work_s * pool.speed, now_s)
+        key_s = min(key_s, self._turn_s.pop(task, key_s))
         self._tickets[task] = _Ticket(wanted, tenant, key_s)
         done_s = self.timelines.enqueue(place, task, pool.number, work_s, key_s, now_s)
         self._starts.clear()
