@@ -1,5 +1,6 @@
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -215,3 +216,28 @@ def test_a_choice_fits_keeps_the_limits_has_a_reason_and_ignores_the_order_of_th
 def test_a_tasks_deadline_never_changes_which_pool_would_be_earliest() -> None:
     pools = [pool(BIG, 3, name="z"), pool(BIG, 3, name="a"), pool(BIG, 9, name="b")]
     assert choose(Wanted(NAMED), pools, 0).pool == choose(Wanted(NAMED, deadline_s=40), pools, 0).pool == "a"
+
+
+@settings(max_examples=200, deadline=None)
+@given(fleets())
+def test_the_quickest_choice_is_the_one_that_trying_all_pools_finds(fleet: tuple[list[PoolState], Wanted]) -> None:
+    pools, wanted = fleet
+    wanted = wanted._replace(terms=replace(wanted.terms, variant="auto", prefer=Preference.LATENCY, skip_busy=False))
+    able = [
+        (p.start_s(7.0) + estimate_by_cost(p, wanted), p.name)
+        for p in pools
+        if p.healthy
+        and p.start_s(7.0) < math.inf
+        and not (p.vram_gib and p.variant.needs.vram_gib > p.vram_gib)
+        and not (wanted.terms.shape and p.variant.shape.issues(wanted.terms.shape))
+        and p.variant.name not in wanted.terms.deny
+        and p.variant.quality >= wanted.terms.min_quality
+        and estimate_by_cost(p, wanted) * p.price_usd_per_hour / 3600 <= wanted.max_usd
+    ]
+    in_time = [one for one in able if one[0] <= wanted.deadline_s]
+    choice = choose(wanted, pools, now_s=7.0)
+    assert choice.routed == bool(in_time)
+    if in_time:
+        assert choice.completion_s == pytest.approx(min(in_time)[0])
+    elif able:
+        assert choice.earliest_s == pytest.approx(min(able)[0])
