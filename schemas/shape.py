@@ -3,6 +3,7 @@
 import math
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -157,6 +158,7 @@ class ShapeRule(BaseModel):
         return below, below + self.divisor
 
 
+@lru_cache(maxsize=1024)
 def parse_ratio(text: str) -> tuple[int, int] | Fraction:
     """Read `"16:9"` as a proportion and `"1280:720"` (Runway's form) as a size in pixels.
 

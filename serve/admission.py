@@ -13,8 +13,6 @@ import threading
 import uuid
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from operator import attrgetter
 from typing import Any
 
 from cluster.calibration import CalibrationState, Calibrator
@@ -27,10 +25,10 @@ from cluster.terms import PoolView, Terms, Wanted
 from schemas.catalog import Catalog
 from schemas.clip import ClipFormat
 from schemas.errors import InvalidRequestError, Issue, TransientError
-from schemas.request import SETTINGS_FIELDS, Request, Settings
-from schemas.resolve import resolve
+from schemas.request import Request
 from schemas.task import Group
 from serve.config import ServeConfig
+from serve.fits import Fits
 from serve.fleet import NOTE, FleetReport
 from serve.fleet_view import FleetView
 from serve.names import Names, implied_mode
@@ -41,13 +39,8 @@ from serve.wire.instants import iso
 REFRESH_S = 0.5
 CALIBRATED_S = 10.0
 CALIBRATION = "calibration"  # the note in which the dispatcher keeps what calls took
-_MOST_FITS = 4096
-_NEAR = 0.1  # of a side, a proportion or half a duration: not worth another variant
+_MOST_STORIES = 4096
 _SLACK_S = 2.0  # between a refusal and the client's next try
-
-
-_SETTINGS = attrgetter(*(name for name in SETTINGS_FIELDS if name != "variant"))
-_Fit = tuple[dict[str, Group], dict[str, tuple[Issue, ...]]]
 
 
 class RefusedError(InvalidRequestError):
@@ -75,7 +68,10 @@ class Decision:
     group: Group
     offer: Offer
     choice: Choice
-    story: Story
+
+    @property
+    def story(self) -> Story:
+        return self.choice.story
 
     def as_task(
         self,
@@ -120,7 +116,8 @@ class Admission:
         self._view = FleetView(config, self.served, self._estimate)
         self._read_at = -math.inf
         self._groups: dict[str, Group] = {}
-        self._fits: dict[Hashable, _Fit] = {}
+        self._fits = Fits(self.served)
+        self._stories: dict[Hashable, tuple[str, Any]] = {}
         self._prior = EtaBook()
         self._calibrator = Calibrator(self.served.variants.values())
         self._calibrated_at = -math.inf
@@ -216,7 +213,7 @@ class Admission:
         has_image, has_video = request.image is not None, request.video is not None
         mode = implied_mode(request, has_image, has_video)
         named = self.names.named(request, mode)
-        groups, issues = self._fit(request, clip_format)
+        groups, issues = self._fits.of(request, clip_format)
         if named is not None and named not in groups and named in issues:
             raise InvalidRequestError(self.names.with_able(issues[named], mode))
         if named is None and not groups:
@@ -245,9 +242,8 @@ class Admission:
             price = pool.price_usd_per_hour
             position = self._view.queued(pool.name, now)
         assert choice.variant is not None
-        story = choice.story
+        reason, entries = self._told(choice)
         said = quote(cost, price)
-        entries: Any = tuple(story.as_log())
         offer = Offer.model_construct(
             variant=choice.variant,
             pool=pool.name,
@@ -259,48 +255,15 @@ class Admission:
             position=position,
             regime=eta.regime,
             raw_s=eta.raw_s,
-            reason=(story.reason if named is None else choice.reason).value,
+            reason=reason,
             sentence=choice.sentence,
             story=entries,
         )
-        return Decision(request, constraints, groups[choice.variant], offer, choice, story)
+        return Decision(request, constraints, groups[choice.variant], offer, choice)
 
     def exact(self, request: Request) -> tuple[str, ...]:
         """The served variants that have, or nearly have, the very shape that is asked for."""
-        groups, _ = self._fit(request, ClipFormat.MP4)
-        return tuple(name for name, group in groups.items() if is_near(request, group))
-
-    # -- shapes and seconds --------------------------------------------------------------------------------------
-
-    def _fit(self, request: Request, clip_format: ClipFormat) -> _Fit:
-        """What each served variant would render, its shape snapped to its rule, or why it cannot. Remembered: many
-        requests have the same settings."""
-        has_image, has_video = request.image is not None, request.video is not None
-        key = (_SETTINGS(request), has_image, has_video, clip_format)
-        found = self._fits.get(key)
-        if found is None:
-            if len(self._fits) > _MOST_FITS:
-                self._fits.clear()
-            found = self._fits[key] = self._fit_all(request.settings, has_image, has_video, clip_format)
-        return found
-
-    def _fit_all(self, settings: Settings, has_image: bool, has_video: bool, clip_format: ClipFormat) -> _Fit:
-        groups: dict[str, Group] = {}
-        issues: dict[str, tuple[Issue, ...]] = {}
-        for name in self.served.variants:
-            try:
-                groups[name] = resolve(
-                    settings.model_copy(update={"variant": name}),
-                    self.served,
-                    has_image=has_image,
-                    has_video=has_video,
-                    rank=lambda variant, group: 0.0,
-                    snap=True,
-                    clip_format=clip_format,
-                )
-            except InvalidRequestError as error:
-                issues[name] = error.issues
-        return groups, issues
+        return self._fits.exact(request)
 
     def _estimate(self, pool: PoolView, wanted: Wanted) -> float:  # noqa: ARG002  (the groups are those of `wanted`)
         return self._cost(pool.variant.name, pool.accelerator).execution_s
@@ -321,12 +284,30 @@ class Admission:
                 break
             eta, cost = self._eta(choice, now)
             if now + eta.p90_s <= wanted.deadline_s:
-                return replace(choice, wanted=wanted), eta, cost
+                return choice if aimed is wanted else replace(choice, wanted=wanted), eta, cost
             # Routing counts in raw seconds; what this choice would need is so many times longer.
             aimed = aimed._replace(deadline_s=now + (wanted.deadline_s - now) * min(0.99, eta.raw_s / eta.p90_s))
         else:
             choice = router.choose(aimed._replace(deadline_s=now), now)
         raise self._refusal(replace(choice, wanted=wanted), router.choose(wanted._replace(deadline_s=math.inf), now))
+
+    def _told(self, choice: Choice) -> tuple[str, Any]:
+        """(reason, entries of the log) of a choice. Most choices are made for the same reasons: they are told once."""
+        wanted, now = choice.wanted, choice.now_s
+        seen = tuple(
+            (one.pool, one.usd <= wanted.max_usd, one.start_s <= now, one.start_s < math.inf,
+             one.completion_s <= wanted.deadline_s)
+            for one in choice.candidates
+        )  # fmt: skip
+        key = wanted.terms, wanted.deadline_s < math.inf, choice.filters, choice.pool, choice.reason, seen
+        told = self._stories.get(key)
+        if told is None:
+            story = choice.story
+            reason = story.reason if wanted.terms.variant == "auto" else choice.reason
+            if len(self._stories) > _MOST_STORIES:
+                self._stories.clear()
+            told = self._stories[key] = reason.value, tuple(story.as_log())
+        return told
 
     def _eta(self, choice: Choice, now: float) -> tuple[Eta, Cost]:
         assert choice.variant is not None
@@ -361,19 +342,6 @@ class Admission:
         path = _emptied_path(anytime.story)
         names = self.names.able(wanted.terms.mode)
         return RefusedError((Issue(path, anytime.sentence, "no_eligible_model", names),), anytime)
-
-
-def is_near(request: Request, group: Group) -> bool:
-    """Whether `group` renders what was asked for, but for what nobody would notice."""
-    size, seconds = request.size, request.duration_s
-    off = [0.0]
-    if isinstance(size, Fraction):
-        off.append(math.log(group.width / group.height / float(size)))
-    elif size is not None:
-        off += [math.log(group.width / size[0]), math.log(group.height / size[1])]
-    if seconds is not None:
-        off.append(math.log(group.frames / group.fps / seconds) / 2)
-    return max(map(abs, off)) <= _NEAR
 
 
 def _emptied_path(story: Story) -> str:

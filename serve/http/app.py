@@ -3,7 +3,7 @@
 HOW TO HANG ROUTES IN. A module of routes is named in `PARTS` below and has
 
     router = APIRouter()                                   # its paths are whole: "/v1/estimates"
-    def include(app: FastAPI, context: Context) -> None:   # optional, instead: mounts, state, start-up work
+    def include(app: FastAPI, context: Context) -> None:   # optional: mounts, state, start-up work
 
 Inside a route:
 
@@ -21,17 +21,17 @@ FastAPI's own bodies and response models work too. Whatever a route raises becom
 401; NotFoundError, ObjectMissingError → 404; IdempotencyError → 409; DailyLimitError → 429; TransientError → 503;
 anything else → 500, logged. A MediaError or AddressError with an attribute `path` (a tuple) names the field.
 
-`app.state`: `context` (Context), `metrics` (IngressMetrics). `request.state.request_id` is the id of the request.
+`app.state`: `context` (Context), `metrics` (IngressMetrics), `work_is_there` (`.soon()` wakes the dispatcher).
+`request.state.request_id` is the id of the request.
 A task on the wire is `serve.wire.tasks.shown(task, position=…, now=…, sign=serve.http.tasks.signer(context))`.
 Start-up and shutdown: append to `app.state.starting` and `app.state.stopping` (async functions without arguments).
 """
 
 import asyncio
-import importlib
-import importlib.util
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import ModuleType
 from typing import Any
 
 from fastapi import FastAPI
@@ -40,29 +40,47 @@ from pydantic.json_schema import models_json_schema
 
 from serve.admission import REFRESH_S
 from serve.context import Context
-from serve.http import errors, unavailable
+from serve.http import (
+    batches,
+    creates,
+    errors,
+    estimates,
+    events,
+    fleet,
+    generate,
+    health,
+    organization,
+    page,
+    routers,
+    tasks,
+    unavailable,
+    uploads,
+)
 from serve.http.document import BODIES, COMPONENTS, DESCRIPTION
+from serve.http.gather import Bell
 from serve.http.outermost import Outermost
 from serve.http.rounds import Rounds
+from serve.media import outputs
+from serve.media import uploads as receiver
 from serve.metrics import IngressMetrics
 
 log = logging.getLogger(__name__)
 
-PARTS = (
-    "serve.http.tasks",  # first: asked for most often, and routes are tried in order
-    "serve.http.creates",
-    "serve.http.uploads",
-    "serve.http.organization",
-    "serve.http.routers",
-    "serve.http.generate",
-    "serve.http.estimates",
-    "serve.http.fleet",
-    "serve.http.batches",
-    "serve.http.events",
-    "serve.http.health",
-    "serve.http.page",
-    "serve.media.uploads",
-    "serve.media.outputs",
+PARTS: tuple[ModuleType, ...] = (
+    tasks,  # first: asked for most often, and routes are tried in order
+    creates,
+    uploads,
+    organization,
+    routers,
+    generate,
+    estimates,
+    fleet,
+    batches,
+    events,
+    health,
+    page,
+    receiver,
+    outputs,
 )
 
 Hook = Callable[[], Awaitable[None]]
@@ -91,12 +109,13 @@ def build(context: Context) -> FastAPI:
     app.state.context = context
     app.state.metrics = IngressMetrics()
     app.state.rounds = Rounds(context.store.tasks)
+    app.state.work_is_there = Bell(lambda: app.state.context.wake())
     app.state.starting = []
     app.state.stopping = []
     _keep_fresh(app, context)
     errors.install(app)
-    for name in PARTS:
-        _hang_in(app, context, name)
+    for part in PARTS:
+        _hang_in(app, context, part)
     unavailable.include(app)
     app.add_middleware(Outermost, config=context.config, answered=app.state.metrics.answered)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
@@ -132,16 +151,8 @@ async def _refresh_forever(context: Context) -> None:
             log.warning("the fleet's state cannot be read", exc_info=True)
 
 
-def _hang_in(app: FastAPI, context: Context, name: str) -> None:
-    if importlib.util.find_spec(name) is None:
-        return
-    try:
-        part: Any = importlib.import_module(name)
-    except ImportError as error:  # TODO while the house is built
-        print("not hung in:", name, error)
-        return
-    if hasattr(part, "router"):
-        app.include_router(part.router)
+def _hang_in(app: FastAPI, context: Context, part: ModuleType) -> None:
+    app.include_router(part.router)
     if hasattr(part, "include"):
         part.include(app, context)
 

@@ -243,7 +243,7 @@ async def store(request: Request, key: ApiKey, tasks: list[NewTask]) -> Submitte
     if not stored.replayed:
         context.admission.accepted(tasks)
         request.app.state.metrics.accepted(tasks[0].kind, len(tasks))
-        context.wake()
+        request.app.state.work_is_there.soon()
     return stored
 
 

@@ -15,6 +15,23 @@ A = TypeVar("A")
 MOST = 256
 
 
+class Bell:
+    """Rings once for all who ask for it in one turn of the loop."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._is_due = False
+
+    def soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._now)
+
+    def _now(self) -> None:
+        self._is_due = False
+        self._ring()
+
+
 class Gathered(Generic[Q, A]):
     """`work` answers many questions at once, each with its answer or with the error that its asker gets.
 

@@ -52,7 +52,7 @@ async def cancel(task_id: str, request: Request, key: Caller) -> Response:
 
     if not is_id(task_id) or not await in_thread(end):
         raise NotFoundError(f"there is no task {task_id[:100]!r}")
-    context.wake()
+    request.app.state.work_is_there.soon()
     return no_content()
 
 

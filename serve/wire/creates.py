@@ -2,7 +2,6 @@
 
 import math
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
@@ -51,7 +50,6 @@ def _ratio(text: str) -> str:
     return text
 
 
-@lru_cache(maxsize=1024)
 def _wrong_ratio(text: str) -> str | None:
     try:
         size = parse_ratio(text)

@@ -261,6 +261,10 @@ def test_the_dispatcher_is_woken_after_the_task_is_durable(tmp_path: Path) -> No
         object.__setattr__(served.context, "wake", lambda: seen.append(len(served.store.tasks.pending())))
         served.app.state.context = served.context
         post(served, TEXT)
+        for _ in range(100):
+            if seen:
+                break
+            time.sleep(0.01)
         assert seen == [1]
 
 
