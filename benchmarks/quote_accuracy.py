@@ -157,6 +157,10 @@ def main() -> None:
     for method, mine in every["cpu"].items():
         axes.plot(np.sort(mine), np.linspace(0, 1, len(mine)), label=method)
     axes.set_xscale("log")
+    shares = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0)
+    axes.set_xticks(shares, [f"{share:.3g}" for share in shares])
+    axes.minorticks_off()
+    axes.set_xlim(5e-4)
     axes.set_xlabel("relative error of a quote")
     axes.set_ylabel("share of calls")
     axes.legend(frameon=False)
