@@ -38,6 +38,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from schemas.errors import RushesError
 from serve.admission import REFRESH_S
 from serve.context import Context
 from serve.http import (
@@ -142,13 +143,17 @@ def _keep_fresh(app: FastAPI, context: Context) -> None:
 
 
 async def _refresh_forever(context: Context) -> None:
+    is_away = False
     while True:
         await asyncio.sleep(REFRESH_S)
         try:
             await asyncio.to_thread(context.admission.refresh)
-        except Exception:
+            is_away = False
+        except Exception as error:
             # Whoever stores something meanwhile is told; quotes go by what was last seen.
-            log.warning("the fleet's state cannot be read", exc_info=True)
+            if not is_away:
+                log.warning("the fleet's state cannot be read: %s", error, exc_info=not isinstance(error, RushesError))
+            is_away = True
 
 
 def _hang_in(app: FastAPI, context: Context, part: ModuleType) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from serve.errors import StoreUnavailableError
+
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -60,8 +62,13 @@ class Gathered(Generic[Q, A]):
 
     def _go(self, loop: asyncio.AbstractEventLoop) -> None:
         asked, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
-        round_ = loop.run_in_executor(self._thread, self._work, [question for question, _ in asked])
-        round_.add_done_callback(lambda done: self._answer(loop, [future for _, future in asked], done))
+        futures = [future for _, future in asked]
+        try:
+            round_ = loop.run_in_executor(self._thread, self._work, [question for question, _ in asked])
+        except RuntimeError:  # closed: the process is going down
+            round_ = loop.create_future()
+            round_.cancel()
+        round_.add_done_callback(lambda done: self._answer(loop, futures, done))
 
     def _answer(
         self,
@@ -69,7 +76,8 @@ class Gathered(Generic[Q, A]):
         futures: Sequence["asyncio.Future[A]"],
         done: "asyncio.Future[Sequence[A | Exception]]",
     ) -> None:
-        error = asyncio.CancelledError() if done.cancelled() else done.exception()
+        gone = StoreUnavailableError("this endpoint is going down; try again")
+        error = gone if done.cancelled() else done.exception()
         answers = [] if error is not None else done.result()
         for place, future in enumerate(futures):
             if future.done():  # its client went away

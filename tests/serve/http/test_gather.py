@@ -79,6 +79,26 @@ def test_what_breaks_a_round_reaches_all_of_it_and_no_later_one() -> None:
     assert three == 3
 
 
+def test_who_asks_when_all_is_over_is_told() -> None:
+    doubler = Doubler()
+
+    async def scenario() -> list[int | BaseException]:
+        gathered = Gathered("test", doubler)
+        out = asyncio.create_task(gathered.ask(1))
+        await asyncio.sleep(0.02)
+        waiting = asyncio.create_task(gathered.ask(2))
+        await asyncio.sleep(0.02)
+        gathered.close()
+        doubler.go.set()
+        late = asyncio.create_task(gathered.ask(3))
+        return await asyncio.wait_for(asyncio.gather(out, waiting, late, return_exceptions=True), 5)
+
+    first, second, third = asyncio.run(scenario())
+    assert first == 2
+    assert isinstance(second, StoreUnavailableError)
+    assert isinstance(third, StoreUnavailableError)
+
+
 class Book:
     """A task store that writes down what is submitted together, with room for so many a day."""
 

@@ -131,6 +131,11 @@ def test_every_status_has_its_shape(served: Endpoint, client: RunwayML) -> None:
     assert pending.status == "PENDING"
     assert pending.estimated_cost.credits == 0
 
+    held_back = strict(served, served.another_key(max_concurrent=1))
+    for status in ("PENDING", "THROTTLED"):
+        made = held_back.text_to_video.create(model="gen4.5", prompt_text="x", ratio="1280:720", duration=2)
+        assert held_back.tasks.retrieve(made.id).status == status
+
     running_id = new()
     served.lease(running_id)
     running = client.tasks.retrieve(running_id)
