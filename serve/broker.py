@@ -237,7 +237,7 @@ class Broker:
         group = self._groups[start.task][start.variant]
         pool = self._policy.pools[f"{start.variant}/{self.roster.accelerator_of(start.variant)}"]
         most = self._served[start.variant].max_batch - 1
-        alike = list(islice((seq for seq in self._alike[group.key] if self._may_join(seq, first)), most))
+        alike = list(islice((seq for seq in self._alike[group.key] if self._may_join(seq, first, start.variant)), most))
         # A task that lost a replica may have killed it: it is tried alone.
         size = 1 if first.attempts else batch_of(self._served[start.variant], pool.accelerator, group, len(alike) + 1)
         mates = alike[: size - 1]
@@ -274,9 +274,13 @@ class Broker:
         waits = tuple(max(0.0, now - task.created_at) for task in held)
         return Work(batch, leases, waits, self._config.queue.lease_s)
 
-    def _may_join(self, seq: int, first: StoredTask) -> bool:
+    def _may_join(self, seq: int, first: StoredTask, variant: str) -> bool:
         task = self._waiting[seq]
-        return seq != first.seq and not task.attempts and task.priority >= first.priority
+        if seq == first.seq or task.attempts or task.priority < first.priority:
+            return False
+        # A fallback is for those who need one, not for whoever waits for its own variant meanwhile.
+        place = self._policy.timelines.waiting.get(seq)
+        return variant == (task.offer.variant if place is None else self.roster.variant_of(place))
 
     def _excuse(self, task: StoredTask, variant: str) -> str:
         return f"{task.offer.variant} {self.roster.trouble(task.offer.variant)}: {variant} instead"

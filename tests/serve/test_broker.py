@@ -316,6 +316,19 @@ def test_a_variant_that_cannot_be_loaded_is_replaced_by_its_fallback_and_the_tas
     assert any(entry["type"] == "rank" and entry["outcome"] == "fallback" for entry in after.story)
 
 
+def test_a_task_that_falls_back_takes_nobody_along_who_waits_for_its_own_variant(endpoint: Endpoint) -> None:
+    endpoint.pull("r1")
+    endpoint.submit(num_frames=5)
+    assert endpoint.pull("r1") is not None
+    endpoint.pull("s1", "swift")
+    (patient,) = endpoint.submit(num_frames=9)
+    (impatient,) = endpoint.submit(num_frames=9, skip_busy=True)
+    work = endpoint.pull("s1", "swift")
+    assert work is not None
+    assert [task.fingerprint for task in work.batch.tasks] == [impatient.id]
+    assert endpoint.statuses([patient]) == [Status.PENDING]
+
+
 def test_without_a_fallback_it_fails_once_loading_has_failed_again_and_again(endpoint: Endpoint) -> None:
     for _ in range(3):
         endpoint.broker.failed_to_load(LoadFailure("r1", "small", "no such file", permanent=True))
