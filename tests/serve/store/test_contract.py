@@ -110,6 +110,15 @@ class TestIdempotency:
         with pytest.raises(IdempotencyError):
             store.tasks.replay("key-a", Idempotency("k1", "other"))
 
+    def test_what_was_stored_under_a_key_can_be_asked_for_without_storing(self, store: Store) -> None:
+        key = Idempotency("k1", "digest")
+        assert store.tasks.replay("key-a", key) is None
+        first = store.tasks.submit([new_task(), new_task()], NOW, idempotency=key)
+        assert store.tasks.replay("key-a", key) == first.tasks
+        assert store.tasks.replay("key-b", key) is None
+        with pytest.raises(IdempotencyError):
+            store.tasks.replay("key-a", Idempotency("k1", "other"))
+
     def test_two_clients_may_use_the_same_one(self, store: Store) -> None:
         key = Idempotency("k1", "digest")
         store.tasks.submit([new_task(key_id="key-a")], NOW, idempotency=key)
