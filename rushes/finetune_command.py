@@ -18,7 +18,8 @@ _err = Console(stderr=True)
 def finetune(
     variant: Annotated[str, typer.Option("--variant", help="The catalog's variant to start from.")],
     data: Annotated[
-        Path, typer.Option("--data", help="A folder of clips with captions, a manifest, or a results table.")
+        str,
+        typer.Option("--data", help="A folder of clips with captions, a manifest, or a results table; s3:// too."),
     ],
     out: Annotated[str, typer.Option("--out", help="Where the adapter goes: a folder or s3://bucket/prefix.")],
     lora: Annotated[int, typer.Option("--lora", min=1, help="The LoRA's rank.")] = 16,
@@ -50,6 +51,7 @@ def finetune(
     from models.finetune.distributed import finetune_on_gpus
     from models.finetune.train import finetune as train
     from pipelines.run import open_catalog
+    from rushes.training_data import on_this_machine
     from schemas.config import read_config
     from storage.store import open_store
 
@@ -64,9 +66,10 @@ def finetune(
         if remote and resume:
             for info in open_store(out).list():
                 open_store(out).download(info.key, folder / info.key)
+        scratch = tempfile.TemporaryDirectory(prefix="rushes-clips-")
         config = config_for(
             found,
-            data,
+            on_this_machine(data, Path(scratch.name)),
             folder,
             lora_rank=None if full else lora,
             layers=layers,

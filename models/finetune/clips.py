@@ -6,7 +6,8 @@
 | any other folder | every video with a `.txt` of the same name beside it |
 | a `.jsonl`, `.csv` or `.parquet` file | a row a clip: its `prompt` or `caption`, and its `uri`, `clip_uri` or `path` |
 
-Rows whose `status` is not SUCCEEDED are passed over. Only files of this machine are read.
+Rows whose `status` is not SUCCEEDED are passed over. Only files of this machine are read; `rushes finetune` fetches
+what lies in a bucket first (`rushes/training_data.py`).
 """
 
 import csv
@@ -23,7 +24,7 @@ from PIL import Image
 from schemas.errors import MediaError
 
 VIDEOS = (".mp4", ".webm", ".gif", ".mov", ".mkv", ".avi")
-_TABLES = (".jsonl", ".csv", ".parquet")
+TABLES = (".jsonl", ".csv", ".parquet")
 _PROMPTS = ("prompt", "caption", "text")
 _PATHS = ("uri", "clip_uri", "clip", "path", "file_name", "video")
 
@@ -39,7 +40,7 @@ class Example:
 def find_examples(data: Path) -> list[Example]:
     """Everything that `data` names, in order. Raises MediaError saying which file or row is wrong."""
     if data.is_dir():
-        for suffix in _TABLES:
+        for suffix in TABLES:
             if (data / f"metadata{suffix}").is_file():
                 return _from_table(data / f"metadata{suffix}")
         found = [
@@ -52,12 +53,13 @@ def find_examples(data: Path) -> list[Example]:
                 f"{data}: no captioned clips; wanted: {', '.join(VIDEOS)} with a .txt beside each, or metadata.jsonl"
             )
         return found
-    if data.suffix.lower() in _TABLES and data.is_file():
+    if data.suffix.lower() in TABLES and data.is_file():
         return _from_table(data)
-    raise MediaError(f"{data}: neither a folder nor a table; available: {', '.join(_TABLES)}")
+    raise MediaError(f"{data}: neither a folder nor a table; available: {', '.join(TABLES)}")
 
 
-def _rows(table: Path) -> Iterable[Mapping[str, object]]:
+def rows_of(table: Path) -> Iterable[Mapping[str, object]]:
+    """The rows of a JSONL, CSV or Parquet file."""
     if table.suffix == ".csv":
         with table.open(newline="") as file:
             yield from csv.DictReader(file)
@@ -71,9 +73,9 @@ def _rows(table: Path) -> Iterable[Mapping[str, object]]:
         yield from pyarrow.parquet.read_table(table).to_pylist()
 
 
-def _from_table(table: Path) -> list[Example]:
-    found = []
-    for number, row in enumerate(_rows(table), start=1):
+def finished(table: Path) -> Iterable[tuple[int, str, str]]:
+    """Number, prompt and place of every row with a finished clip. Raises MediaError for a row that lacks either."""
+    for number, row in enumerate(rows_of(table), start=1):
         if str(row.get("status") or "SUCCEEDED") != "SUCCEEDED":
             continue
         prompt = next((str(row[name]) for name in _PROMPTS if row.get(name)), None)
@@ -82,6 +84,12 @@ def _from_table(table: Path) -> list[Example]:
             wanted = "a prompt" if prompt is None else "a clip"
             choices = ", ".join(_PROMPTS if prompt is None else _PATHS)
             raise MediaError(f"{table.name}:{number}: {wanted} is missing; available columns for it: {choices}")
+        yield number, prompt, place
+
+
+def _from_table(table: Path) -> list[Example]:
+    found = []
+    for number, prompt, place in finished(table):
         path = Path(place.removeprefix("file://"))
         path = path if path.is_absolute() else table.parent / path
         if not path.is_file():

@@ -155,7 +155,7 @@ class _Run:
         noisy, timestep, target = self._objective.corrupt(clean, torch.randn_like(clean))
         with self._mixed():
             made = self._family.predict(noisy, timestep, text, config.fps)
-        loss = (made.float() - target).pow(2).mean()
+        loss = ((made.float() - target).pow(2).flatten(1).mean(1) * self._objective.weight(timestep)).mean()
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._trained, 1.0)

@@ -90,7 +90,7 @@ class Predictor:
             x, embeds, level * TRAIN_TIMESTEPS, mask, num_frames=frames, height=height, width=width,
             rope_interpolation_scale=rope_scale((4, 16), FPS), return_dict=False,
         )[0]  # fmt: skip
-        return made
+        return (x - made) / level[:, None, None]  # it predicts the clean clip, which lies at level 0 of the same line
 
 
 def distil(config: DistilConfig, pipeline: LTXPipeline, out: Path, log_path: Path) -> None:

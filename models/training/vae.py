@@ -24,6 +24,9 @@ from models.training import blocks
 from models.training.drawing import CANVASES, draw, sample
 from models.training.ema import Average
 
+LARGEST = 4.0  # deviation of a block's value, in units of a pixel's in [-1, 1] times the pixels of a block
+SCALE = 1.5  # what that is divided by, for latents of a deviation of about one
+
 
 class VaeConfig(BaseModel):
     """Sizes and schedule of one VAE training; the defaults are the shipped recipe."""
@@ -31,12 +34,15 @@ class VaeConfig(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     width: int = 136
-    latent_channels: int = 64
+    encoder_width: int = 72
+    latent_channels: int = 32
     patch_values: int = 16
-    cube_values: int = 60
+    cube_values: int = 66
     fitted_clips: int = 240
-    steps: int = 0
-    """Of decoder training. None are needed to tell the shapes apart; a thousand make the picture cleaner."""
+    steps: int = 2500
+    """Of decoder training, which sharpens the edges. With none, the decoder is the linear one."""
+    minutes: float | None = None
+    """Wall-clock budget: the schedule then ends when the time does, whatever the steps."""
     batch: int = 4
     learning_rate: float = 4e-4
     warmup_steps: int = 100
@@ -55,7 +61,7 @@ def build(config: VaeConfig) -> AutoencoderKLLTXVideo:
     torch.manual_seed(config.seed)
     return AutoencoderKLLTXVideo(
         latent_channels=config.latent_channels,
-        block_out_channels=(config.width, config.width),
+        block_out_channels=(config.encoder_width, config.encoder_width),
         down_block_types=("LTXVideoDownBlock3D", "LTXVideoDownBlock3D"),
         decoder_block_out_channels=(config.width // 2, config.width),
         layers_per_block=(0, 0, 0),
@@ -83,10 +89,10 @@ def start(config: VaeConfig) -> AutoencoderKLLTXVideo:
     code = blocks.fit(to_model_range(np.stack(clips)), config.patch_values, config.cube_values, config.latent_channels)
     blocks.write(code, vae)
     mean, std = measure_latents(vae)
-    # Half way between raw and whitened: coarse values keep more weight, and so come first out of the noise.
-    wanted = code.blocks.deviation.sqrt()
+    # Not whitened: coarse values stay large, so that they come first out of the noise, and place and motion with
+    # them. Only the few that carry the background, the same in every token, are held down to `LARGEST`.
     vae.latents_mean.copy_(mean)
-    vae.latents_std.copy_(std * wanted.pow(2).mean().sqrt() / wanted)
+    vae.latents_std.copy_(std * SCALE / code.blocks.deviation.clamp_max(LARGEST))
     return vae
 
 
@@ -105,8 +111,12 @@ def batches(rng: np.random.Generator, batch: int, pairs: float) -> Iterator[Tens
 
 def rate(step: int, steps: int, peak: float, warmup: int) -> float:
     """Linear warm-up, then a cosine down to 2 % of the peak."""
-    done = min(1.0, max(0, step - warmup) / max(1, steps - warmup))
-    return min(1.0, (step + 1) / warmup) * peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+    return peak * rate_share(step, min(1.0, step / max(1, steps)), warmup)
+
+
+def rate_share(step: int, done: float, warmup: int) -> float:
+    """The same as a share of the peak, `done` being the share of the training that is over."""
+    return min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def psnr_db(target: Tensor, made: Tensor) -> float:
@@ -165,9 +175,9 @@ def train(config: VaeConfig, out: Path, *, resume: bool = False) -> AutoencoderK
         vae.load_state_dict(state["model"])
         average = Average(vae)
         average.load(state["average"])
-        first = int(state["step"])
+        first, spent = int(state["step"]), float(state["elapsed_s"])
     else:
-        state = None
+        state, spent = None, 0.0
         vae = start(config).to(device)
         average = Average(vae)
     vae.encoder.requires_grad_(False)
@@ -185,9 +195,13 @@ def train(config: VaeConfig, out: Path, *, resume: bool = False) -> AutoencoderK
         if first == 0:
             still_db, clip_db = evaluate(vae)
             _note(log, step=0, still_psnr_db=still_db, clip_psnr_db=clip_db)
-        for step in range(first, config.steps):
+        step, last = first, config.minutes is None and first >= config.steps
+        while not last:
+            elapsed = spent + time.monotonic() - started
+            done = step / config.steps if config.minutes is None else elapsed / 60 / config.minutes
+            last = step + 1 >= config.steps if config.minutes is None else done >= 1
             for group in optimiser.param_groups:
-                group["lr"] = rate(step, config.steps, config.learning_rate, config.warmup_steps)
+                group["lr"] = config.learning_rate * rate_share(step, min(1.0, done), config.warmup_steps)
             clips = next(stream).to(device)
             with torch.no_grad():
                 mean = blocks.encode(vae, clips)
@@ -201,17 +215,17 @@ def train(config: VaeConfig, out: Path, *, resume: bool = False) -> AutoencoderK
             optimiser.step()
             average.update(vae, step)
             total += float(loss.detach())
-            last = step + 1 == config.steps
-            if (step + 1) % 50 == 0 or last:
-                _note(log, step=step + 1, loss=total / 50, elapsed_s=time.monotonic() - started)
+            step += 1
+            if step % 50 == 0 or last:
+                _note(log, step=step, loss=total / 50, elapsed_s=elapsed)
                 total = 0.0
             if time.monotonic() - saved > config.checkpoint_every_s or last:
                 saved = time.monotonic()
                 torch.save({"model": vae.state_dict(), "average": average.weights, "optimiser": optimiser.state_dict(),
-                            "step": step + 1}, out / "state.tmp")  # fmt: skip
+                            "step": step, "elapsed_s": elapsed}, out / "state.tmp")  # fmt: skip
                 (out / "state.tmp").replace(state_path)
                 still_db, clip_db = evaluate(average.applied(build(config).to(device)).eval())
-                _note(log, step=step + 1, still_psnr_db=still_db, clip_psnr_db=clip_db)
+                _note(log, step=step, still_psnr_db=still_db, clip_psnr_db=clip_db)
     final = average.applied(build(config).to(device)).eval()
     final.save_pretrained(out / "vae")
     return final

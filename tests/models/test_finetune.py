@@ -14,6 +14,7 @@ from models.finetune.config import FinetuneConfig
 from models.finetune.families import family_of
 from models.finetune.objective import Diffusion, FlowMatching, objective_of
 from models.finetune.train import finetune, load_pipeline
+from models.training.folder import scheduler
 from schemas.errors import MediaError, VariantLoadError
 
 TinyFolder = Callable[[str], Path]
@@ -145,6 +146,10 @@ def test_flow_noise_and_velocity_targets_are_what_the_papers_say() -> None:
     noisy, timestep, target = FlowMatching(3.0).corrupt(clean, noise)
     level = (timestep / 1000).view(-1, 1, 1, 1, 1)
     assert torch.allclose(noisy - level * target, clean, atol=1e-5)
+    told = FlowMatching(3.0, predicts_clip=True)
+    _, timestep, target = told.corrupt(clean, noise)
+    assert torch.equal(target, clean)
+    assert torch.allclose(told.weight(torch.tensor([0.0, 500.0])), torch.tensor([20.0, 1 / 0.3]))
     alphas = torch.linspace(0.99, 0.01, 10)
     noisy, step, target = Diffusion(alphas, "v_prediction").corrupt(clean, noise)
     alpha = alphas[step.long()].view(-1, 1, 1, 1, 1)
@@ -159,3 +164,8 @@ def test_the_scheduler_decides_the_loss(tiny_folder: TinyFolder) -> None:
         for family in CLASSES
     }
     assert kinds == {"ltx": FlowMatching, "wan": FlowMatching, "animatediff": Diffusion}
+
+
+def test_a_sampler_that_is_told_the_clean_clip_trains_for_the_clean_clip() -> None:
+    _, _, target = objective_of(scheduler(2.0), 2.0).corrupt(clean := torch.randn(2, 3), torch.randn(2, 3))
+    assert torch.equal(target, clean)
