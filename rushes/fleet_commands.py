@@ -70,12 +70,16 @@ def simulate(
         if not isinstance(value, list | dict):
             table.add_row(name, _shown(value))
     for name, value in (first[0] if isinstance(first, list) and first else {}).items():
-        if not isinstance(value, list | dict):
-            table.add_row(f"{name} (seed 0)", _shown(value))
+        for inner, one in value.items() if isinstance(value, dict) else (("", value),):
+            table.add_row(f"{f'{name} {inner}'.strip()} (seed 0)", _shown(one))
     _out.print(table)
 
 
 def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
