@@ -37,9 +37,10 @@ def test_a_manifest_that_is_not_there_fails_with_a_reason(tmp_path: Path) -> Non
 def test_a_run_that_is_quoted_above_its_limit_never_starts(tmp_path: Path) -> None:
     catalog = tmp_path / "catalog.toml"
     shipped = Path(__file__).resolve().parents[2] / "rushes" / "catalog.toml"
-    catalog.write_text(
-        shipped.read_text().replace('aliases = ["tiny"]', 'aliases = ["tiny"]\nprice_usd_per_gpu_hour = 9000')
+    dear = shipped.read_text().replace(
+        "[variants.tiny-random]", "[variants.tiny-random]\nprice_usd_per_gpu_hour = 9000"
     )
+    catalog.write_text(dear)
     manifest = tmp_path / "m.jsonl"
     manifest.write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
     runs = CommandRuns(str(tmp_path), str(catalog))
