@@ -1,0 +1,77 @@
+"""How long does the simulator take for a million tasks?
+
+    python -m benchmarks.simulator_speed [--quick] [--tasks N] [--policy NAME] [--json FILE]
+
+A made-up trace (twelve variants of Zipf popularity, steps and width as features, Poisson arrivals that keep about half
+of the workload's fleet busy) through the `rushes` policy, every decision, forecast and refit included; the baseline is
+`jsq`, which only looks for the shortest queue. Each task is two events, its arrival and its end. Both clocks are shown,
+since on a shared machine the wall's is mostly that of others.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.report import write_report
+from benchmarks.workload import fleet
+from cluster.simulator import SimulationConfig, run
+from cluster.trace import Trace, trace_from
+
+GOAL_S_A_MILLION = 120.0
+
+
+def made_up(tasks: int) -> Trace:
+    """The trace."""
+    random = np.random.default_rng(0)
+    popularity = 1 / np.arange(1, 13)
+    variant = random.choice(12, tasks, p=popularity / popularity.sum())
+    steps, width = random.choice([4, 8, 20, 30], tasks), random.choice([256, 512, 768], tasks)
+    exec_s = (0.5 + 0.1 * variant) * steps / 8 * (width / 512) ** 2 * np.exp(random.normal(0, 0.1, tasks)) + 0.3
+    gaps_s = random.exponential(exec_s.mean() / (0.5 * fleet().speed), tasks)
+    columns = {"arrival_s": np.cumsum(gaps_s), "variant": [f"m{code}" for code in variant], "exec_s": exec_s}
+    return trace_from(pa.table({**columns, "steps": steps, "width": width}), "made up")
+
+
+def main() -> None:
+    """Print a line a policy, write JSON and a plot."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="50,000 tasks")
+    parser.add_argument("--tasks", type=int, default=1_000_000)
+    parser.add_argument("--policy", default="rushes")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    tasks = 50_000 if arguments.quick else arguments.tasks
+    trace = made_up(tasks)
+    found: dict[str, dict[str, float]] = {}
+    for policy in ("jsq", arguments.policy):
+        began, began_cpu = time.perf_counter(), time.process_time()
+        outcome = run(trace, fleet(), SimulationConfig(trace, fleet(), policy=policy), seed=0)
+        wall_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
+        million_s = cpu_s * 1e6 / tasks
+        found[policy] = {"wall_s": wall_s, "cpu_s": cpu_s, "cpu_s_a_million": million_s}
+        verdict = f"≤ {GOAL_S_A_MILLION:g} {'met' if million_s <= GOAL_S_A_MILLION else 'MISSED'}"
+        print(
+            f"{policy}: {tasks:,} tasks in {wall_s:.1f} s by the wall, {cpu_s:.1f} s of CPU; "
+            f"a million: {million_s:.0f} s of CPU ({verdict}); {len(outcome.completions):,} completed"
+        )
+    path = write_report("simulator_speed", {"tasks": tasks, "policies": found}, arguments.json)
+    figure, axes = plt.subplots(figsize=(5, 2.4))
+    axes.barh(list(found), [one["cpu_s_a_million"] for one in found.values()], color=["#b9b6ad", "#c8502f"])
+    axes.axvline(GOAL_S_A_MILLION, color="black", linewidth=0.8)
+    axes.set_xlabel("CPU seconds for a million tasks (line: goal)")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path.with_suffix(".png"), dpi=140)
+    print(f"figures: {path}, {path.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    main()
