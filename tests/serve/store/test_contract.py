@@ -11,6 +11,7 @@ from schemas.errors import PermanentError
 from schemas.request import Request
 from serve.errors import DailyLimitError, IdempotencyError
 from serve.store.contract import Idempotency, Store
+from serve.store.tasks import MOST_AHEAD
 from serve.tasks import Constraints
 from tests.serve.store.samples import NOW, ended, failure, group, leased, new_task, now_of, submitted, success
 
@@ -212,6 +213,11 @@ class TestQueue:
         leased(store, first)
         assert store.tasks.position(second) == 1
         assert store.tasks.position(now_of(store, first)) == 0
+
+    def test_position_is_capped(self, store: Store) -> None:
+        tasks = store.tasks.submit([new_task() for _ in range(MOST_AHEAD + 2)], NOW).tasks
+        assert store.tasks.position(tasks[MOST_AHEAD - 1]) == MOST_AHEAD - 1
+        assert store.tasks.position(tasks[-1]) == MOST_AHEAD
 
     def test_pending_goes_on_from_a_seq_and_keeps_to_its_limit(self, store: Store) -> None:
         tasks = submitted(store, 5)
