@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,11 +12,11 @@ from starlette.responses import Response
 
 from cluster.terms import Preference
 from schemas.clip import ClipFormat
-from schemas.errors import InvalidRequestError, MediaError
+from schemas.errors import InvalidRequestError, MediaError, TransientError
 from schemas.request import Mode
 from schemas.request import Request as Wanted
 from serve.context import Context
-from serve.errors import AddressError
+from serve.errors import AddressError, DailyLimitError
 from serve.http.errors import WIRE_NAMES, wire_issues
 from serve.http.rounds import Submission
 from serve.http.routes import Caller, body_of, context_of, documented, in_thread, json_answer, rounds_of
@@ -59,7 +61,7 @@ _ANSWER_EXAMPLE = {
 
 @router.post("/v1/text_to_video", **documented(TextToVideo, "A video from a text", _TEXT_EXAMPLE, _ANSWER_EXAMPLE))
 async def text_to_video(request: Request, key: Caller) -> Response:
-    return await replayed(request, key) or await _create(request, key, await body_of(request, TextToVideo))
+    return await _make(request, key, TextToVideo)
 
 
 @router.post(
@@ -72,7 +74,7 @@ async def text_to_video(request: Request, key: Caller) -> Response:
     ),
 )
 async def image_to_video(request: Request, key: Caller) -> Response:
-    return await replayed(request, key) or await _create(request, key, await body_of(request, ImageToVideo))
+    return await _make(request, key, ImageToVideo)
 
 
 @router.post(
@@ -85,7 +87,22 @@ async def image_to_video(request: Request, key: Caller) -> Response:
     ),
 )
 async def video_to_video(request: Request, key: Caller) -> Response:
-    return await replayed(request, key) or await _create(request, key, await body_of(request, VideoToVideo))
+    return await _make(request, key, VideoToVideo)
+
+
+async def _make(request: Request, key: ApiKey, model: type[Creates]) -> Response:
+    with refusals(request):
+        return await replayed(request, key) or await _create(request, key, await body_of(request, model))
+
+
+@contextmanager
+def refusals(request: Request) -> Iterator[None]:
+    """Requests that make no task are counted by why."""
+    try:
+        yield
+    except (WireError, InvalidRequestError, DailyLimitError, TransientError) as error:
+        request.app.state.metrics.refused(why_refused(error))
+        raise
 
 
 async def take(context: Context, uri: str, kind: Literal["image", "video"], key: ApiKey, path: Path) -> str:
@@ -193,7 +210,6 @@ async def _create(request: Request, key: ApiKey, body: Creates) -> Response:
             decide(_TO_COME)  # what is refused anyway is not fetched first
             task = decide(await take(context, media.uri, media.kind, key, (media.name,)))
     except InvalidRequestError as error:
-        request.app.state.metrics.refused(_why(error))
         raise WireError(wire_issues(error.issues, names)) from error
     stored = await store(request, key, [task])
     return _answer(stored.tasks[0], stored.replayed)
@@ -260,6 +276,11 @@ async def _idempotency(request: Request) -> Idempotency | None:
     return Idempotency(key=given, digest=digest)
 
 
-def _why(error: InvalidRequestError) -> str:
+def why_refused(error: WireError | InvalidRequestError | DailyLimitError | TransientError) -> str:
+    """As `IngressMetrics.refused` counts it."""
+    if isinstance(error, DailyLimitError):
+        return "limit"
+    if isinstance(error, TransientError):
+        return "unavailable"
     codes = {one.code for one in error.issues}
     return next((why for why in ("price", "deadline") if any(code.startswith(why) for code in codes)), "invalid")

@@ -19,7 +19,7 @@ from schemas.request import Mode
 from schemas.request import Request as Wanted
 from serve.admission import NoCapacityError, RefusedError
 from serve.context import Context
-from serve.http.creates import check_webhook, constraints_of, replayed_tasks, store, take
+from serve.http.creates import check_webhook, constraints_of, refusals, replayed_tasks, store, take, why_refused
 from serve.http.errors import WIRE_NAMES, envelope, wire_issues
 from serve.http.routers import note_unknown
 from serve.http.routes import Caller, body_of, context_of, documented, in_thread, json_answer
@@ -83,6 +83,11 @@ class Asked:
 
 @router.post("/v1/generate/video", **documented(GenerateVideo, "A video, by a router's choice", _BODY, _ANSWER))
 async def generate_video(request: Request, key: Caller) -> Response:
+    with refusals(request):
+        return await _generate(request, key)
+
+
+async def _generate(request: Request, key: ApiKey) -> Response:
     context = context_of(request)
     try:
         asked = await _asked(request, key)
@@ -96,7 +101,7 @@ async def generate_video(request: Request, key: Caller) -> Response:
         await in_thread(note_unknown, context, key.id, error.slug, entry)
         more = {"code": "router_config_not_found"}
         return envelope(request, 404, f"there is no router {error.slug!r}", more=more)
-    except WireError as error:
+    except (WireError, InvalidRequestError) as error:
         await _log_invalid(request, key, str(error))
         raise
     constraints = _constraints(context, asked, wanted)
@@ -263,7 +268,7 @@ async def _refuse(
     await in_thread(context.store.routers.log, _decision(asked.config, context, entry))
     if isinstance(error, NoCapacityError):
         raise error
-    request.app.state.metrics.refused("invalid")
+    request.app.state.metrics.refused(why_refused(error))
     more: dict[str, JsonValue] = {"code": status, "emptiedBy": emptied, "pipeline": told}
     return envelope(request, 400, "No eligible model for this request", _issues(error), more=more)
 

@@ -95,6 +95,7 @@ def shown(task: StoredTask, *, position: int | None, now: float, sign: Sign) -> 
     if task.fallback:
         body["offeredVariant"] = offer.variant
         body["fallbackReason"] = task.fallback
+        body["fallback"] = {"from": offer.variant, "reason": task.fallback}
     if task.batch_id is not None:
         body["batchId"] = task.batch_id
     if status in LIVE:

@@ -223,6 +223,22 @@ def test_a_store_that_is_away_is_503_with_retry_after(
     assert "secret" not in answer.text
 
 
+def test_refusals_are_counted_by_why(http: httpx.Client, served: Endpoint) -> None:
+    def counted(why: str) -> float:
+        found = [line for line in http.get("/metrics").text.splitlines() if f'why="{why}"' in line and "_total" in line]
+        return sum(float(line.split()[-1]) for line in found)
+
+    before = {why: counted(why) for why in ("invalid", "deadline", "limit")}
+    http.post("/v1/text_to_video", json={})
+    http.post("/v1/generate/video", json={"configId": "x", "input": {}})
+    http.post("/v1/text_to_video", json={**TEXT, "deadline": 0.01})
+    limited = {"Authorization": f"Bearer {served.another_key(max_daily=1)}"}
+    for _ in range(2):
+        http.post("/v1/text_to_video", json=TEXT, headers=limited)
+    after = {why: counted(why) - count for why, count in before.items()}
+    assert after == {"invalid": 2, "deadline": 1, "limit": 1}
+
+
 def test_large_bodies_are_cut_off(tmp_path: Path) -> None:
     with endpoint(tmp_path, limits=Limits(max_body_bytes=2048, max_header_bytes=2048)) as served:
         headers = {"Authorization": f"Bearer {served.secret}", "Content-Type": "application/json"}
