@@ -19,6 +19,7 @@ HUES_DEG: dict[str, float] = {
     "red": 0.0,
     "orange": 31.0,
     "yellow": 54.0,
+    "lime": 84.0,
     "green": 130.0,
     "cyan": 184.0,
     "blue": 227.0,

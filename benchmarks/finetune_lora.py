@@ -1,8 +1,8 @@
 """Does fine-tuning teach something new? `python -m benchmarks.finetune_lora [--quick] [--json OUT]`.
 
-A LoRA learns a shape that pretraining never drew (a cross), from a few dozen captioned clips. Before and
-after, the same prompts are rendered and measured by `benchmarks.clip_measure`: is it a cross, in the asked
-colour, and are the old shapes still there? The adapter is loaded with plain `load_lora_weights`.
+A LoRA learns a colour that pretraining never drew and whose word it never read (lime), from a few dozen captioned
+clips. Before and after, the same prompts are rendered and measured by `benchmarks.clip_measure`: is the shape lime,
+and do the old colours still come out as asked? The adapter is loaded with plain `load_lora_weights`.
 """
 
 import argparse
@@ -25,16 +25,15 @@ from models.finetune.train import finetune
 from models.training.captions import plain_caption
 from models.training.drawing import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, contrasts, draw, move
 
-NEW_SHAPE = "cross"
+NEW_COLOUR = "lime"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Before or after: how often the new shape was seen, with its colour, and how often the old ones still were."""
+    """Before or after: how often the new colour was seen where asked for, and how often the old ones were."""
 
-    new_shape: Share
-    new_shape_and_colour: Share
-    old_shapes: Share
+    new_colour: Share
+    old_colours: Share
 
 
 def write_clip(frames: NDArray[np.uint8], path: Path) -> None:
@@ -49,47 +48,42 @@ def write_clip(frames: NDArray[np.uint8], path: Path) -> None:
 
 
 def make_data(folder: Path, clips: int, seed: int = 5) -> None:
-    """Captioned clips of crosses, as a user would bring them: videos with a `.txt` beside each."""
+    """Captioned clips in the new colour, as a user would bring them: videos with a `.txt` beside each."""
     rng = np.random.default_rng(seed)
     motions = [*DIRECTIONS, "still", "growing"]
+    grounds = [name for name in BACKGROUNDS if contrasts(NEW_COLOUR, name)]
     for index in range(clips):
-        colour = list(COLOURS)[index % len(COLOURS)]
-        motion = str(rng.choice(motions))
-        ground = str(rng.choice([name for name in BACKGROUNDS if contrasts(colour, name)]))
-        actor = move(rng, NEW_SHAPE, colour, motion, width=64, height=64)
+        shape, motion, ground = SHAPES[index % len(SHAPES)], str(rng.choice(motions)), str(rng.choice(grounds))
+        actor = move(rng, shape, NEW_COLOUR, motion, width=64, height=64)
         write_clip(draw(Scene((actor,), ground, 64, 64, 17)), folder / f"{index:03d}.mp4")
-        (folder / f"{index:03d}.txt").write_text(plain_caption(colour, NEW_SHAPE, motion, ground))
+        (folder / f"{index:03d}.txt").write_text(plain_caption(NEW_COLOUR, shape, motion, ground))
 
 
-def cases(shapes: Sequence[str], count: int, seed: int) -> list[Case]:
-    """Prompts that ask for one of `shapes`, colours and motions taken in turn."""
+def cases(colours: Sequence[str], count: int, seed: int) -> list[Case]:
+    """Prompts that ask for one of `colours`, shapes taken in turn."""
     rng = np.random.default_rng(seed)
     made = []
     for index in range(count):
-        colour = list(COLOURS)[index % len(COLOURS)]
+        colour = colours[index % len(colours)]
         ground = str(rng.choice([name for name in BACKGROUNDS if contrasts(colour, name)]))
         motion = str(rng.choice(["left", "right", "up", "down", "still"]))
-        made.append(Case(colour, shapes[index % len(shapes)], motion, ground, 64, 64, 5000 + index))
+        made.append(Case(colour, SHAPES[index % len(SHAPES)], motion, ground, 64, 64, 5000 + index))
     return made
 
 
 def outcome(variant: EmbeddedVariant, count: int, sheet: Path | None) -> Outcome:
-    """Render and measure prompts for the new shape and for the old ones."""
+    """Render and measure prompts for the new colour and for the old ones."""
     sampler = Sampler(variant)
-    new, old = cases([NEW_SHAPE], count, 21), cases(SHAPES, count, 22)
+    new, old = cases([NEW_COLOUR], count, 21), cases(list(COLOURS), count, 22)
     new_clips, _ = render(sampler, new, 8)
     old_clips, _ = render(sampler, old, 8)
     verdicts = [judge(measure(clip), c.colour, c.shape, c.motion) for clip, c in zip(new_clips, new, strict=True)]
-    kept = [judge(measure(clip), c.colour, c.shape, c.motion).shape for clip, c in zip(old_clips, old, strict=True)]
+    kept = [judge(measure(clip), c.colour, c.shape, c.motion).colour for clip, c in zip(old_clips, old, strict=True)]
     if sheet is not None:
         image: Image.Image = contact_sheet(new_clips, verdicts)
         sheet.parent.mkdir(parents=True, exist_ok=True)
         image.save(sheet)
-    return Outcome(
-        share_of([v.shape for v in verdicts]),
-        share_of([v.shape and v.colour for v in verdicts]),
-        share_of(kept),
-    )
+    return Outcome(share_of([v.colour for v in verdicts]), share_of(kept))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -117,13 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             lora_rank=given.rank,
             steps=steps,
             batch=8,
+            shift=2.0,
         )
         result = finetune(
             config, lambda step, loss: print(f"step {step}/{steps} loss {loss:.3f}", end="\r", flush=True)
         )
         after = outcome(replace(base, name="tuned", loras=(out,)), count, given.sheet and given.sheet / "after.png")
     print(f"\ntrained {steps} steps in {result.seconds:.0f} s, loss {result.first_loss:.3f} -> {result.last_loss:.3f}")
-    for name in ("new_shape", "new_shape_and_colour", "old_shapes"):
+    for name in ("new_colour", "old_colours"):
         a, b = getattr(before, name), getattr(after, name)
         print(f"{name:24} before {a.obeyed}/{a.asked} = {a.share:.0%}   after {b.obeyed}/{b.asked} = {b.share:.0%}")
     if given.json is not None:

@@ -33,7 +33,7 @@ class EmbeddedVariant:
 def variants() -> tuple[EmbeddedVariant, ...]:
     """Those that ship."""
     return (
-        EmbeddedVariant("embedded", steps=16, guidance=4.0),
+        EmbeddedVariant("embedded", steps=16, guidance=3.0),
         EmbeddedVariant("embedded-turbo", steps=5, guidance=3.0),
     )
 

@@ -1,8 +1,8 @@
 """Make the embedded model from nothing: `python -m models.training all --work FOLDER [--device cuda]`.
 
 Stages, each resumable and each leaving its log in the work folder: `vae` (the linear code, then the decoder),
-`denoiser`, `folder` (the diffusers folder), `turbo` (the distilled LoRA). `all` runs them in turn. On two CPU
-cores the whole takes about two hours, on a GPU minutes; the result is written to `--out` (models/embedded by
+`denoiser`, `folder` (the diffusers folder), `turbo` (the distilled LoRA). `all` runs them in turn. On one free
+CPU core the whole takes about an hour, on a GPU minutes; the result is written to `--out` (models/embedded by
 default).
 """
 

@@ -47,7 +47,7 @@ class DenoiserConfig(BaseModel):
     reading_steps: int = 1200
     """Of the text encoder alone, before the denoiser begins (`reading.py`)."""
     reading_batch: int = 32
-    steps: int = 9000
+    steps: int = 4654
     minutes: float | None = None
     """Wall-clock budget: the schedule then ends when the time does, whatever the steps."""
     batch: int = 16

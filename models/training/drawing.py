@@ -24,6 +24,9 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "purple": (138, 48, 200),
     "pink": (250, 122, 190),
 }
+UNSEEN_COLOURS: dict[str, tuple[int, int, int]] = {"lime": (158, 232, 30)}
+"""Drawable, but never part of pretraining: what a fine-tuning has to add."""
+
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "black": (18, 18, 20),
     "white": (238, 238, 235),
@@ -105,7 +108,7 @@ def combinations(*, held: bool) -> list[tuple[str, str, str]]:
 
 def contrasts(colour: str, background: str) -> bool:
     """Whether the colour can be told from the background."""
-    a, b = np.array(COLOURS[colour], float), np.array(BACKGROUNDS[background], float)
+    a, b = np.array((COLOURS | UNSEEN_COLOURS)[colour], float), np.array(BACKGROUNDS[background], float)
     return float(np.linalg.norm(a - b)) >= _MIN_CONTRAST
 
 
@@ -230,7 +233,7 @@ def draw(scene: Scene) -> Frames:
     canvas = np.broadcast_to(np.array(BACKGROUNDS[scene.background], np.float32), shape)
     for actor in scene.actors:
         alpha = coverage(actor, scene.width, scene.height)[..., None]
-        canvas = canvas + alpha * (np.array(COLOURS[actor.colour], np.float32) - canvas)
+        canvas = canvas + alpha * (np.array((COLOURS | UNSEEN_COLOURS)[actor.colour], np.float32) - canvas)
     return np.rint(canvas).astype(np.uint8)
 
 

@@ -39,8 +39,8 @@ class VaeConfig(BaseModel):
     patch_values: int = 16
     cube_values: int = 66
     fitted_clips: int = 240
-    steps: int = 2500
-    """Of decoder training, which sharpens the edges. With none, the decoder is the linear one."""
+    steps: int = 0
+    """Of decoder training, which is to sharpen the edges. With none, the decoder is the linear one, as shipped."""
     minutes: float | None = None
     """Wall-clock budget: the schedule then ends when the time does, whatever the steps."""
     batch: int = 4

@@ -9,7 +9,13 @@ from PIL import Image, ImageDraw
 from benchmarks.clip_measure import HUES_DEG, UNKNOWN, judge, measure
 from models.training.drawing import MOTIONS, Scene, draw, held_out, move, sample
 
-PALETTE = {"red": (220, 30, 30), "green": (30, 170, 50), "blue": (40, 70, 230), "yellow": (240, 220, 30)}
+PALETTE = {
+    "red": (220, 30, 30),
+    "green": (30, 170, 50),
+    "blue": (40, 70, 230),
+    "yellow": (240, 220, 30),
+    "lime": (150, 225, 40),
+}
 
 
 def polygon(corners: int, radius: float, inner: float | None = None) -> list[tuple[float, float]]:
@@ -138,3 +144,12 @@ def test_training_never_draws_a_held_out_combination() -> None:
     rng = np.random.default_rng(5)
     scenes = [sample(rng, pairs=0.3) for _ in range(400)]
     assert not any(held_out(a.colour, a.shape, a.motion) for scene in scenes for a in scene.actors)
+
+
+def test_the_colour_that_the_base_never_saw_is_told_and_its_neighbours_are_not_it() -> None:
+    rng = np.random.default_rng(5)
+    told = {
+        colour: measure(draw(Scene((move(rng, "circle", colour, "still", width=64, height=64),), "navy", 64, 64, 17)))
+        for colour in ("lime", "yellow", "green")
+    }
+    assert {colour: seen.colour for colour, seen in told.items()} == {name: name for name in told}
