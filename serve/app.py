@@ -23,6 +23,8 @@ from serve.scaler import pool_name
 
 APP = "rushes"
 _HEALTH_S, _HEALTH_TIMEOUT_S = 5.0, 20.0
+# A line for each heartbeat and request costs more than some of them; /metrics counts them.
+_LOGGING = {"enable_access_log": False}
 
 
 def build_app(args: dict[str, Any]) -> Application:
@@ -69,6 +71,7 @@ def application(
             health_check_timeout_s=_HEALTH_TIMEOUT_S,
             graceful_shutdown_timeout_s=5.0,
             graceful_shutdown_wait_loop_s=0.2,
+            logging_config=_LOGGING,
         )
         .bind(config, served)
     )
@@ -85,6 +88,7 @@ def application(
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=10.0,
         graceful_shutdown_wait_loop_s=0.2,
+        logging_config=_LOGGING,
     )
     # Binding makes them parts of the application; they find each other by name.
     return ingress.bind(dispatcher, *pools)
@@ -108,4 +112,5 @@ def _pool(variant: Variant, config: ServeConfig, served: Catalog, *, first: bool
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=config.queue.drain_s + 5.0,
         graceful_shutdown_wait_loop_s=0.2,
+        logging_config=_LOGGING,
     )

@@ -6,6 +6,7 @@ Everything in memory can be lost: a new broker reads the queue from the store, l
 they hold from their heartbeats. All decisions are `cluster/`'s; all truths are the store's. Thread-safe.
 """
 
+import json
 import logging
 import threading
 from collections import defaultdict
@@ -22,7 +23,7 @@ from cluster.routing import Choice
 from cluster.terms import PoolView, Wanted
 from schemas.catalog import Catalog
 from schemas.clip import Status
-from schemas.task import Group, RenderBatch, Task
+from schemas.task import RenderBatch
 from serve.config import ServeConfig
 from serve.ends import Ends
 from serve.fleet import NOTE, FleetReport
@@ -31,6 +32,7 @@ from serve.metrics import DispatchMetrics
 from serve.roster import Roster
 from serve.store.contract import Store
 from serve.tasks import StoredTask
+from serve.waiting import Waiting, as_rendered
 from serve.wants import batch_of, groups_of, seconds_of, wanted_of, willing
 
 log = logging.getLogger(__name__)
@@ -69,9 +71,7 @@ class Broker:
             pool.group = Place(pool.accelerator, pool.variant.price_usd_per_gpu_hour)
         self.roster = Roster(config, served, self._policy, self._calibrator, accelerators, now)
         self._lock = threading.RLock()
-        self._waiting: dict[int, StoredTask] = {}
-        self._groups: dict[int, dict[str, Group]] = {}
-        self._alike: defaultdict[str, dict[int, None]] = defaultdict(dict)  # group key → tasks of it, in order
+        self._waiting = Waiting()
         self._ready: dict[str, Work] = {}
         self._last_seq = 0
         self._due: defaultdict[str, float] = defaultdict(float)
@@ -171,26 +171,23 @@ class Broker:
         if not groups:
             self._ends.give_up(task, "no variant that is served now can render this task", now)
             return []
-        self._waiting[task.seq] = task
-        self._groups[task.seq] = groups
-        for group in groups.values():
-            self._alike[group.key][task.seq] = None
+        self._waiting.add(task, groups)
         self.roster.asked(task.offer.variant, task.offer.gpu_s, now)
         return self._submit(task, now)
 
     def _submit(self, task: StoredTask, now: float) -> list[Start]:
-        wanted = wanted_of(task, self._groups[task.seq])
+        wanted = wanted_of(task, self._waiting.groups(task.seq))
         choice, starts = self._policy.submit(
             task.seq, wanted, now, tenant=task.key_id, priority=task.priority, admitted=True
         )
         if choice.routed and choice.variant != task.offer.variant:
             self._note_fallback(task, choice)
         if not choice.routed:
-            reasons = [self.roster.hopeless(name) for name in self._groups[task.seq]]
+            reasons = [self.roster.hopeless(name) for name in self._waiting.groups(task.seq)]
             if all(reasons):
                 log.warning("task %s: nothing that could render it can be loaded: %s", task.id, reasons[0])
                 self._policy.withdraw(task.seq, now)
-                self._forget(task.seq)
+                self._waiting.forget(task.seq)
                 self._ends.give_up(task, "the variants that could render this task cannot be loaded", now)
         return starts
 
@@ -204,14 +201,14 @@ class Broker:
         self._begin(starts, now)
 
     def _estimate(self, pool: PoolView, wanted: Wanted) -> float:
-        group = self._groups[wanted.task][pool.variant.name]
-        return seconds_of(self._calibrator, pool.variant, pool.accelerator, group, len(self._alike.get(group.key, ())))
+        group = self._waiting.groups(wanted.task)[pool.variant.name]
+        return seconds_of(self._calibrator, pool.variant, pool.accelerator, group, len(self._waiting.alike(group)))
 
     def _note_fallback(self, task: StoredTask, choice: Choice) -> None:
         story = choice.story
         self._store.tasks.reprice(
             task.id,
-            self._groups[task.seq][choice.variant or ""].model_dump_json(),
+            self._waiting.groups(task.seq)[choice.variant or ""].model_dump_json(),
             _as_json([*story.as_log(), {"type": "note", "text": choice.sentence}]),
         )
 
@@ -234,10 +231,12 @@ class Broker:
         first = self._waiting.get(start.task)
         if first is None:
             return None
-        group = self._groups[start.task][start.variant]
+        group = self._waiting.groups(start.task)[start.variant]
         pool = self._policy.pools[f"{start.variant}/{self.roster.accelerator_of(start.variant)}"]
         most = self._served[start.variant].max_batch - 1
-        alike = list(islice((seq for seq in self._alike[group.key] if self._may_join(seq, first, start.variant)), most))
+        alike = list(
+            islice((seq for seq in self._waiting.alike(group) if self._may_join(seq, first, start.variant)), most)
+        )
         # A task that lost a replica may have killed it: it is tried alone.
         size = 1 if first.attempts else batch_of(self._served[start.variant], pool.accelerator, group, len(alike) + 1)
         mates = alike[: size - 1]
@@ -255,7 +254,7 @@ class Broker:
             fallback=excuses,
         )
         for seq in seqs:
-            self._forget(seq)
+            self._waiting.forget(seq)
             if seq != start.task and seq in self._policy.timelines.waiting:
                 self._policy.withdraw(seq, now)
         if not leases:
@@ -270,7 +269,7 @@ class Broker:
                 self.metrics.fell_back(f"{task.offer.variant} to {start.variant}")
         self.roster.began(str(start.replica), held, now)
         self._begun[str(start.replica)] = now
-        batch = RenderBatch(group, tuple(_task(task) for task in held))
+        batch = RenderBatch(group, tuple(as_rendered(task) for task in held))
         waits = tuple(max(0.0, now - task.created_at) for task in held)
         return Work(batch, leases, waits, self._config.queue.lease_s)
 
@@ -284,14 +283,6 @@ class Broker:
 
     def _excuse(self, task: StoredTask, variant: str) -> str:
         return f"{task.offer.variant} {self.roster.trouble(task.offer.variant)}: {variant} instead"
-
-    def _forget(self, seq: int) -> None:
-        self._waiting.pop(seq, None)
-        for group in self._groups.pop(seq, {}).values():
-            alike = self._alike[group.key]
-            alike.pop(seq, None)
-            if not alike:
-                del self._alike[group.key]
 
     # -- losses and notes ---------------------------------------------------------------------------------------------
 
@@ -365,11 +356,11 @@ class Broker:
         self.metrics.throttled(counts.by_status[Status.THROTTLED])
         if len(self._waiting) <= counts.by_status[Status.PENDING]:
             return
-        known = list(self._waiting.values())
+        known = list(self._waiting)
         for first in range(0, len(known), 500):
             for task in self._store.tasks.get_many([task.id for task in known[first : first + 500]]):
                 if task.status is not Status.PENDING and task.seq in self._waiting:
-                    self._forget(task.seq)
+                    self._waiting.forget(task.seq)
                     if task.seq in self._policy.timelines.waiting:
                         self._policy.withdraw(task.seq, self._now())
 
@@ -395,12 +386,5 @@ class Broker:
             return self.roster.sizes(work_s, oldest_s, (gpus, cpus), now)
 
 
-def _task(task: StoredTask) -> Task:
-    request = task.request
-    return Task(task.id, request.prompt, request.negative_prompt, task.seed, request.image, request.video)
-
-
 def _as_json(entries: list[dict[str, object]]) -> str:
-    import json
-
     return json.dumps(entries, default=list)

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 INGRESS = "Ingress"
 _METRICS_S = 2.0
+_WAKE_S = 0.05
 
 
 def ingress_app(config: ServeConfig, catalog: Catalog, bulk: BulkRunner | None = None) -> Any:
@@ -54,6 +55,8 @@ class _Dispatcher:
     def __init__(self, app: str) -> None:
         self._app = app
         self._handle: Any = None
+        self._next: asyncio.TimerHandle | None = None
+        self._last_s = 0.0
 
     def _reached(self) -> Any:
         if self._handle is None:
@@ -61,7 +64,17 @@ class _Dispatcher:
         return self._handle
 
     def wake(self) -> None:
-        """There is work. A lost call costs a tick: the dispatcher looks by itself too."""
+        """There is work: told at once, but then not again for `_WAKE_S`; what comes meanwhile is one call after that.
+
+        A call costs both sides milliseconds, and the dispatcher reads all that is new each time. A lost one costs a
+        tick: it looks by itself too. Called on the event loop.
+        """
+        if self._next is None:
+            loop = asyncio.get_running_loop()
+            self._next = loop.call_at(max(loop.time(), self._last_s + _WAKE_S), self._tell, loop)
+
+    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._next, self._last_s = None, loop.time()
         try:
             self._reached().wake.remote()
         except Exception:
