@@ -77,7 +77,7 @@ class LatentPool:
     def fill(self, count: int) -> None:
         """Start with about `count` clips, each canvas by its share."""
         for which, share in enumerate(self._shares):
-            for _ in range(round(count * share / 8)):
+            for _ in range(max(1, round(count * share / 8)) if share else 0):
                 self.add(8, which)
 
     def batch(self, count: int) -> list[Encoded]:
