@@ -1,6 +1,7 @@
 """`rushes serve`: the endpoint, here or on a cluster; and `status`, `drain`, `down` for one that runs."""
 
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -85,6 +86,7 @@ def _serve(settings: "ServeConfig", catalog: Any, address: str | None) -> None:
     from rushes.bulk_runs import CommandRuns
     from serve.app import APP, application
 
+    _quieten()
     secret = _first_key(settings)
     # Replicas take a CPU each; two more let a bulk run, which shares this machine, plan and render beside them.
     cpus = None if address is not None else (os.cpu_count() or 1) + 2
@@ -111,6 +113,13 @@ def _serve(settings: "ServeConfig", catalog: Any, address: str | None) -> None:
         finally:
             ray_serve.shutdown()
     _err.print("stopped")
+
+
+def _quieten() -> None:
+    """Serve's own lines of this process: what matters of them is said here, in a sentence."""
+    from ray import serve as _  # noqa: F401  (configures its logger)
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 
 def _first_key(settings: "ServeConfig") -> str | None:
@@ -210,6 +219,8 @@ def down(
 
 def _joined(address: str | None) -> Any:
     from cluster.connect import connected
+
+    _quieten()
 
     if address is None:
         fail(ConfigError("--address: say which cluster, e.g. auto"))
