@@ -22,7 +22,7 @@ from serve.roster import limits_of
 from serve.scaler import pool_name
 
 APP = "rushes"
-_HEALTH_S, _HEALTH_TIMEOUT_S = 5.0, 20.0
+_HEALTH_TIMEOUT_S = 20.0
 # A line for each heartbeat and request costs more than some of them; /metrics counts them.
 _LOGGING = {"enable_access_log": False}
 
@@ -67,7 +67,7 @@ def application(
             # Every replica's long poll, heartbeat and results; every ingress's calls.
             max_ongoing_requests=10_000,
             ray_actor_options={"num_cpus": 0, "resources": at_home},
-            health_check_period_s=_HEALTH_S,
+            health_check_period_s=_health_s(config),
             health_check_timeout_s=_HEALTH_TIMEOUT_S,
             graceful_shutdown_timeout_s=5.0,
             graceful_shutdown_wait_loop_s=0.2,
@@ -84,7 +84,7 @@ def application(
         num_replicas=config.ingress_replicas,
         max_ongoing_requests=1000,
         ray_actor_options={"num_cpus": 0, "resources": at_home},
-        health_check_period_s=_HEALTH_S,
+        health_check_period_s=_health_s(config),
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=10.0,
         graceful_shutdown_wait_loop_s=0.2,
@@ -92,6 +92,11 @@ def application(
     )
     # Binding makes them parts of the application; they find each other by name.
     return ingress.bind(dispatcher, *pools)
+
+
+def _health_s(config: ServeConfig) -> float:
+    """Serve starts a dead process anew about when its leases have run out, not much later."""
+    return min(5.0, config.queue.lease_s / 2)
 
 
 def _pool(variant: Variant, config: ServeConfig, served: Catalog, *, first: bool) -> Any:
@@ -102,15 +107,17 @@ def _pool(variant: Variant, config: ServeConfig, served: Catalog, *, first: bool
         options["accelerator_type"] = needs.accelerator_type
     if needs.memory_gib:
         options["memory"] = int(needs.memory_gib * 2**30)
-    return ray_serve.deployment(Replica).options(
+    pool = ray_serve.deployment(Replica).options(
         name=pool_name(variant.name),
-        # Serve starts no deployment with none; the dispatcher gives back at once what nobody asks for.
         num_replicas=max(1, least),
         max_ongoing_requests=4,
         ray_actor_options=options,
-        health_check_period_s=_HEALTH_S,
+        health_check_period_s=_health_s(config),
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=config.queue.drain_s + 5.0,
         graceful_shutdown_wait_loop_s=0.2,
         logging_config=_LOGGING,
     )
+    # `options` refuses 0, the controller does not: what nobody asks for yet is not loaded, and cannot fail to.
+    pool._deployment_config.num_replicas = least
+    return pool

@@ -16,7 +16,7 @@ from serve.http.app import build
 from serve.keys import load_secret
 from serve.logs import configure
 from serve.media.intake import Intake
-from serve.replica import DISPATCHER
+from serve.replica import dispatcher_of
 from serve.store.engine import open_store
 from storage.store import open_store as open_objects
 
@@ -60,7 +60,7 @@ class _Dispatcher:
 
     def _reached(self) -> Any:
         if self._handle is None:
-            self._handle = ray_serve.get_deployment_handle(DISPATCHER, self._app)
+            self._handle = dispatcher_of(self._app)
         return self._handle
 
     def wake(self) -> None:

@@ -111,8 +111,7 @@ class RenderLoop:
         # What was pulled in the last moment is leased to us: render it too, or its lease would have to run out.
         while coming is not None and (work := coming.result()) is not None:
             coming = self._render(work)
-        for published in self._unpublished:
-            published.result()
+        self._wait_for_published()
 
     def _pull(self) -> Work | None:
         pause_s = _FIRST_PAUSE_S
@@ -145,6 +144,10 @@ class RenderLoop:
         work, done_before = self._leave_out_found(work)
         ended = [Ended(lease, _success(record)) for lease, record in done_before]
         coming: Future[Work | None] | None = None
+        # It may be what killed a replica: nobody else's work is in this process while it renders.
+        suspect = any(lease.attempt > 1 for lease in work.leases)
+        if suspect:
+            self._wait_for_published()
 
         def on_step(done: int, total: int) -> None:
             nonlocal coming
@@ -153,7 +156,7 @@ class RenderLoop:
                 for lease in work.leases:
                     if lease.task_id in self._held:
                         self._held[lease.task_id].progress = done / max(1, total)
-            if done >= total and coming is None and not self._stopping.is_set():
+            if done >= total and coming is None and not suspect and not self._stopping.is_set():
                 coming = self._pulls.submit(self._pull)
 
         outcomes: list[Rendered | TaskFailure] = []
@@ -171,9 +174,13 @@ class RenderLoop:
             self._publishing.submit(self._publish, work, outcomes, ended, call_s if one_call else 0.0)
         )
         # A slow store slows the model down before memory fills up.
-        while len(self._unpublished) > _UNPUBLISHED_BATCHES - 1:
-            self._unpublished.pop(0).result()
+        self._wait_for_published(_UNPUBLISHED_BATCHES - 1)
         return coming
+
+    def _wait_for_published(self, most: int = 0) -> None:
+        """Until no more than so many batches are being published."""
+        while len(self._unpublished) > most:
+            self._unpublished.pop(0).result()
 
     def _leave_out_found(self, work: Work) -> tuple[Work, list[tuple[Lease, Record]]]:
         """Later attempts first look whether the clip is there: the process that stored it may have died just then."""

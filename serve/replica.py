@@ -7,6 +7,7 @@ who renders what, and a replica that dies takes no request of a client with it.
 import logging
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from ray import serve as ray_serve
 
@@ -35,11 +36,20 @@ _CALL_S = 30.0
 Wrap = Callable[[Model], Model]
 
 
+def dispatcher_of(app: str) -> Any:
+    """Its Serve handle, which finds it again after a restart.
+
+    By gRPC: an answer by way of Ray waits for the caller's receipt, on the event loop of the one who answers, so that
+    one caller that is stopped, or cut off, would stop the dispatcher for all.
+    """
+    return ray_serve.get_deployment_handle(DISPATCHER, app).options(_by_reference=False)
+
+
 class DispatcherLink:
-    """The dispatcher by its Serve handle, which finds it again after a restart."""
+    """The dispatcher, for a replica."""
 
     def __init__(self, app: str) -> None:
-        self._handle = ray_serve.get_deployment_handle(DISPATCHER, app)
+        self._handle = dispatcher_of(app)
 
     def pull(self, hello: Hello) -> Work | None:
         return self._handle.pull.remote(hello).result(timeout_s=POLL_S + _CALL_S)
