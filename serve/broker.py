@@ -100,7 +100,7 @@ class Broker:
         """Heartbeat of a replica; answers the ids of the tasks that it must stop."""
         with self._lock:
             now = self._now()
-            self.roster.heard(beat.replica, now)
+            self.roster.heard(beat.replica, now, beat.variant if beat.progress else "")
             return self._store.tasks.renew(beat.progress, now + self._config.queue.lease_s)
 
     def done(self, results: Results) -> None:

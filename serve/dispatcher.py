@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _TICK_S = 0.25
 _SCALE_S = 1.0
+_HEARD_BEATS = 3
 
 
 class Dispatcher:
@@ -53,6 +54,7 @@ class Dispatcher:
         )
         context = ray_serve.get_replica_context()
         self._scaler = Scaler(context.app_name)
+        self._heartbeat_s = config.queue.heartbeat_s
         self._woken = threading.Event()
         self._stop = threading.Event()
         deliverer = Deliverer(self._store, config)
@@ -141,6 +143,8 @@ class Dispatcher:
             self._broker.pump()
 
     def _scale(self) -> None:
+        # Replicas that render for a dispatcher of before are heard first.
+        self._stop.wait(_HEARD_BEATS * self._heartbeat_s)
         while not self._stop.wait(_SCALE_S):
             topology = topology_of(ray.nodes())
             self._scaler.apply(self._broker.sizes(topology.gpus, topology.cpus))

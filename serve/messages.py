@@ -34,6 +34,7 @@ class Beat:
 
     replica: str
     progress: tuple[Progress, ...] = ()
+    variant: str = ""
 
 
 @dataclass(frozen=True)

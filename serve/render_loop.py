@@ -253,7 +253,7 @@ class RenderLoop:
             with self._lock:
                 held = tuple(Progress(h.lease.task_id, h.lease.epoch, h.progress, h.stage) for h in self._held.values())
             try:
-                unwanted = self._link.beat(Beat(self._hello.replica, held))
+                unwanted = self._link.beat(Beat(self._hello.replica, held, self._hello.variant))
             except Exception as error:
                 log.info("no heartbeat: the dispatcher does not answer (%s)", type(error).__name__)
                 continue

@@ -87,6 +87,7 @@ class Roster:
     ) -> None:
         self._config, self._policy, self._calibrator = config, policy, calibrator
         self._replicas: dict[str, _Replica] = {}
+        self._strangers: dict[str, tuple[str, float]] = {}  # who beats and has not pulled: (variant, heard at)
         self._kinds: dict[str, _Kind] = {}
         names = tuple(served.variants)
         for name, variant in served.variants.items():
@@ -114,6 +115,7 @@ class Roster:
             self._calibrator.observe_load(hello.variant, kind.accelerator, Load.COLD, hello.load_s)
         kind.asked_at, kind.failures, kind.down_until = None, 0, 0.0
         self._replicas[hello.replica] = _Replica(hello.variant, kind.accelerator, now)
+        self._strangers.pop(hello.replica, None)
         # Whatever waits for a replica that is not there yet may prefer this one.
         waiting = [seq for other in self._kinds.values() for seq in self._drop_placeholder(other)]
         number = self._policy.numbers[hello.variant]
@@ -131,10 +133,14 @@ class Roster:
         starts, moved = self.tend(now)
         return starts, waiting + moved
 
-    def heard(self, replica: str, now: float) -> None:
+    def heard(self, replica: str, now: float, variant: str = "") -> None:
+        """A sign of life. A replica that renders for a dispatcher of before pulls only when it is done: until then it
+        counts as busy, or its pool might be scaled away under it."""
         known = self._replicas.get(replica)
         if known is not None:
             known.heard_at = now
+        elif variant in self._kinds:
+            self._strangers[replica] = variant, now
 
     def silent(self, now: float) -> list[str]:
         """Replicas that were not heard of for longer than a lease."""
@@ -263,8 +269,9 @@ class Roster:
                     continue
                 least, most = self._limits[name]
                 mine = [known for known in self._replicas.values() if known.variant == name]
+                strangers = self._busy_strangers(name, now)
                 # What runs is work too: a busy replica is not given back.
-                backlog_s = work_s.get(name, 0.0) + sum(_BUSY_S for known in mine if known.tasks)
+                backlog_s = work_s.get(name, 0.0) + _BUSY_S * (strangers + sum(bool(known.tasks) for known in mine))
                 if now < kind.down_until:
                     least, most = 0, max(1, len(mine))
                 demands.append(
@@ -273,7 +280,7 @@ class Roster:
                         backlog_s=backlog_s,
                         arriving=kind.arriving * math.exp((kind.arrived_at - now) / _ARRIVALS_S),
                         load_s=kind.start_s,
-                        replicas=max(kind.target, len(mine)),
+                        replicas=max(kind.target, len(mine) + strangers),
                         idle_s=0.0 if backlog_s else max(0.0, now - kind.worked_at),
                         waited_s=oldest_s.get(name, 0.0),
                         gpus=needs.gpus if on_gpu else needs.cpus,
@@ -289,6 +296,11 @@ class Roster:
                 kind.asked_at = now
             kind.target = count
         return sizes
+
+    def _busy_strangers(self, variant: str, now: float) -> int:
+        lease_s = self._config.queue.lease_s
+        self._strangers = {name: (of, at) for name, (of, at) in self._strangers.items() if now - at <= lease_s}
+        return sum(of == variant for of, _ in self._strangers.values())
 
 
 def limits_of(config: ServeConfig, served: Catalog, name: str, *, first: bool) -> tuple[int, int]:

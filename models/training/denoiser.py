@@ -3,8 +3,7 @@ matching.
 
 Paths are straight, x_s = (1 - s) x + s noise (Lipman et al., 2023), with the noise levels shifted as in Esser et
 al. (2024). The network predicts the clean clip, not the velocity: a narrow network need not carry the noise of
-every channel through (Li & He, "Back to basics: let denoising generative models denoise", 2025); for the same
-number of steps the error at high noise, where place and motion are settled, was a third lower. A share of the
+every channel through (Li & He, "Back to basics: let denoising generative models denoise", 2025). A share of the
 batches keeps the first latent frame clean and gives every token its own timestep, which is how LTX continues a
 given image. Matrices of the blocks are trained by Muon (Jordan et al., 2024), everything else by AdamW.
 """

@@ -402,6 +402,18 @@ def test_what_is_asked_for_is_scaled_up_and_what_idles_is_given_back(make: Calla
     assert endpoint.broker.sizes(0, 4) == {"small": 1, "swift": 0}
 
 
+def test_a_replica_that_still_renders_for_a_broker_of_before_is_not_scaled_away(endpoint: Endpoint) -> None:
+    (task,) = endpoint.submit(variant="swift", fall_back=False)
+    work = endpoint.pull("s1", "swift")
+    assert work is not None
+    endpoint.broker = endpoint.started()
+    assert endpoint.broker.sizes(0, 4)["swift"] == 0  # nothing is known of it
+    endpoint.broker.beat(Beat("s1", (Progress(task.id, 1, 0.5, "rendering"),), "swift"))
+    assert endpoint.broker.sizes(0, 4)["swift"] == 1
+    endpoint.clock.at += endpoint.config.queue.lease_s + 400
+    assert endpoint.broker.sizes(0, 4)["swift"] == 0  # it was not heard again
+
+
 def test_replicas_never_ask_for_more_cpus_than_there_are(endpoint: Endpoint) -> None:
     endpoint.submit(200, variant="swift", fall_back=False)
     endpoint.submit(200)
