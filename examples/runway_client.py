@@ -1,7 +1,7 @@
 """Runway's own client, unchanged, against `rushes serve`.
 
-    rushes serve                                  # prints the URL and, the first time, a key
-    RUNWAYML_API_SECRET=rsh_… python examples/runway_client.py
+rushes serve                                  # prints the URL and, the first time, a key
+RUNWAYML_API_SECRET=rsh_… python examples/runway_client.py
 """
 
 import os
