@@ -158,7 +158,7 @@ class S3Server:
             f"-master.port.grpc={ports['master'] + 1}",
             f"-volume.port={ports['volume']}",
             f"-volume.port.grpc={ports['volume'] + 1}",
-            "-volume.max=64",
+            "-volume.max=1000",  # each bucket takes seven
             "-volume.preStopSeconds=0",
             "-filer",
             f"-filer.port={ports['filer']}",
