@@ -13,9 +13,9 @@ from cluster.eta import regime_of
 from cluster.terms import Preference
 from schemas.errors import ConfigError, InvalidRequestError
 from schemas.request import Mode, Request
-from serve.admission import CALIBRATION, Admission, Decision, NoCapacityError, RefusedError
+from serve.admission import Admission, Decision, NoCapacityError, RefusedError
 from serve.config import Pools, ServeConfig
-from serve.fleet import NOTE, FleetReport, PoolReport
+from serve.fleet import CALIBRATION, NOTE, FleetReport, PoolReport
 from serve.store.contract import Store
 from serve.tasks import Constraints
 from tests.serve.http.endpoint import catalog_with, pool
@@ -163,9 +163,8 @@ def test_each_variant_has_its_own_shape() -> None:
 
 
 def test_a_variant_that_is_not_loaded_is_loaded_first() -> None:
-    offer = desk().consider().offer
-    assert offer.wait_s == pytest.approx(8.0)  # `load_cold_s` of the catalog
     at = desk()
+    assert at.consider().offer.wait_s == pytest.approx(at.admission.served["shapes"].cost.load_cold_s)
     at.note(pool("shapes", load_s=3.0, replicas=0))
     assert at.consider().offer.wait_s == pytest.approx(3.0)
     at.now += 1

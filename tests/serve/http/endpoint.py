@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,9 +117,15 @@ class Endpoint:
 
 @contextmanager
 def endpoint(
-    folder: Path, catalog: Catalog | None = None, intake: Any = None, *, auth: bool = True, **changes: Any
+    folder: Path,
+    catalog: Catalog | None = None,
+    intake: Any = None,
+    *,
+    auth: bool = True,
+    now: Callable[[], float] = time.time,
+    **changes: Any,
 ) -> Iterator[Endpoint]:
-    """A server on a free port over a fresh store."""
+    """A server on a free port over a fresh store, by the clock `now`."""
     changes.setdefault("pools", Pools(variants=("embedded", "embedded-turbo", "tiny-random")))
     limits = changes.pop("limits", Limits())
     config = ServeConfig(out=str(folder / "out"), port=0, auth=auth, limits=limits, **changes)
@@ -131,11 +137,12 @@ def endpoint(
         catalog=catalog,
         store=store,
         objects=open_objects(config.out),
-        admission=Admission(config, catalog, store, time.time),
+        admission=Admission(config, catalog, store, now),
         intake=intake or KeptIntake(),
         secret=secret,
+        now=now,
     )
-    key, bearer = keys.create(store, "test", time.time())
+    key, bearer = keys.create(store, "test", now())
     with listening(context) as (url, app, context):
         yield Endpoint(url, context, bearer, key, app)
     store.close()

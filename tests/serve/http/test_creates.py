@@ -101,7 +101,6 @@ def test_a_position_is_told_and_shrinks(tmp_path: Path) -> None:
         ids = [post(served, TEXT).json() for _ in range(3)]
         assert [one["queuePosition"] for one in ids] == [0, 1, 2]
         urgent = post(served, {**TEXT, "priority": 1}).json()["id"]
-        time.sleep(0.6)  # positions are remembered for half a second
         headers = {"Authorization": f"Bearer {served.secret}"}
 
         def position(task_id: str) -> int:
@@ -213,7 +212,8 @@ def test_the_same_idempotency_key_makes_one_task(served: Endpoint) -> None:
 
 
 def test_a_replay_is_answered_whatever_has_changed(tmp_path: Path) -> None:
-    with endpoint(tmp_path) as served:
+    later_s = [0.0]
+    with endpoint(tmp_path, now=lambda: time.time() + later_s[0]) as served:
         served.note(pool("shapes"))
         soon = datetime.fromtimestamp(time.time() + 3, UTC).isoformat()
         headers = {"Idempotency-Key": "once"}
@@ -221,7 +221,7 @@ def test_a_replay_is_answered_whatever_has_changed(tmp_path: Path) -> None:
         first = post(served, body, "image_to_video", headers=headers)
         served.note(pool("shapes", backlog_s=1000.0))
         assert post(served, body, "image_to_video").status_code == 400
-        time.sleep(3)  # now its deadline is past, too
+        later_s[0] = 3.0  # now its deadline is past, too
         again = post(served, body, "image_to_video", headers=headers)
         assert again.json() == first.json()
         assert len(served.context.intake.taken) == 1  # type: ignore[attr-defined]
@@ -258,13 +258,16 @@ def test_many_with_one_idempotency_key_make_one_task(served: Endpoint) -> None:
 def test_the_dispatcher_is_woken_after_the_task_is_durable(tmp_path: Path) -> None:
     with endpoint(tmp_path) as served:
         seen: list[int] = []
-        object.__setattr__(served.context, "wake", lambda: seen.append(len(served.store.tasks.pending())))
+        woken = threading.Event()
+
+        def wake() -> None:
+            seen.append(len(served.store.tasks.pending()))
+            woken.set()
+
+        object.__setattr__(served.context, "wake", wake)
         served.app.state.context = served.context
         post(served, TEXT)
-        for _ in range(100):
-            if seen:
-                break
-            time.sleep(0.01)
+        assert woken.wait(10)
         assert seen == [1]
 
 
