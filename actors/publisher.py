@@ -86,29 +86,23 @@ class Publisher:
             image = poster(rendered.frames)
             encoded = self._clock()
             self._store.put(poster_key, image, "image/jpeg")
-            digest, clip_bytes, variant = self._put_once(key, path, clip_format.content_type)
+            ours = self._store.put(key, path, clip_format.content_type, if_absent=True)
+            # Another process was first: its file has other timings in it, and where tasks may change their variant
+            # between attempts it may even be another variant's. The record must describe what is stored.
+            inside = metadata if ours else self._fetched(key, path)
+            clip = self._clip(task, group, path)
             stored = self._clock()
         held_s = rendered.render_s + rendered.lost_s + load_s
         record = Record(
             fingerprint=task.fingerprint,
             status=Status.SUCCEEDED,
-            variant=variant,
+            variant=str(inside.get("variant", self._variant.name)),
             revision=self._revision,
             seed=task.seed,
             attempts=attempts + rendered.attempts,
-            clip=Clip(
-                uri=self._store.uri(key),
-                poster_uri=self._store.uri(poster_key),
-                sha256=digest,
-                clip_bytes=clip_bytes,
-                width=group.width,
-                height=group.height,
-                frames=group.frames,
-                fps=group.fps,
-            ),
+            clip=clip,
             timings=timings.model_copy(update={"encode_s": encoded - started, "store_s": stored - encoded}),
-            billed_gpu_s=held_s * (self._variant.needs.gpus or 1.0),
-            billed_usd=held_s / 3600 * self._variant.price_usd_per_gpu_hour,
+            **self._bill(held_s),
             finished_at=self._instant(),
         )
         self._ledger.write(record)
@@ -125,13 +119,9 @@ class Publisher:
             return None
         with tempfile.TemporaryDirectory(prefix=f"rushes-{task.fingerprint[:_SHORT_FINGERPRINT]}-") as folder:
             path = Path(folder, f"clip.{clip_format.suffix}")
-            self._store.download(key, path)
-            digest, clip_bytes = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size
-            try:
-                inside = read_metadata(path)
-            except MediaError:
-                inside = {}
-        made = Group.model_validate({"variant": self._variant.name, **inside.get("group", group.model_dump())})
+            inside = self._fetched(key, path)
+            made = Group.model_validate({"variant": self._variant.name, **inside.get("group", group.model_dump())})
+            clip = self._clip(task, made, path)
         timings = Timings.model_validate(inside.get("timings", {}))
         return Record(
             fingerprint=task.fingerprint,
@@ -139,19 +129,9 @@ class Publisher:
             variant=str(inside.get("variant", self._variant.name)),
             revision=str(inside.get("revision", self._revision)),
             seed=task.seed,
-            clip=Clip(
-                uri=self._store.uri(key),
-                poster_uri=self._store.uri(self._names.poster(self._variant.name, task.fingerprint)),
-                sha256=digest,
-                clip_bytes=clip_bytes,
-                width=made.width,
-                height=made.height,
-                frames=made.frames,
-                fps=made.fps,
-            ),
+            clip=clip,
             timings=timings,
-            billed_gpu_s=timings.render_s * (self._variant.needs.gpus or 1.0),
-            billed_usd=timings.render_s / 3600 * self._variant.price_usd_per_gpu_hour,
+            **self._bill(timings.render_s),
             finished_at=self._instant(),
         )
 
@@ -176,20 +156,36 @@ class Publisher:
         self._ledger.write(record)
         return record
 
-    def _put_once(self, key: str, path: Path, content_type: str) -> tuple[str, int, str]:
-        """Store the file unless the clip is there already; SHA-256, size and variant of what is there afterwards."""
-        if self._store.put(key, path, content_type, if_absent=True):
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size, self._variant.name
-        # Another process was first. Its file has other timings in it, so the record must describe that one; where
-        # tasks may change their variant between attempts, it may even be another variant's.
+    def _fetched(self, key: str, path: Path) -> dict[str, Any]:
+        """Copy a stored clip to `path`; what it tells of itself, nothing where it is not ours."""
         self._store.download(key, path)
         try:
-            variant = str(read_metadata(path).get("variant", self._variant.name))
+            return read_metadata(path)
         except MediaError:
-            variant = self._variant.name
-        data = path.read_bytes()
-        return hashlib.sha256(data).hexdigest(), len(data), variant
+            return {}
+
+    def _clip(self, task: Task, group: Group, path: Path) -> Clip:
+        """The clip of a task, whose stored file `path` is a copy of."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        suffix = ClipFormat(group.clip_format).suffix
+        return Clip(
+            uri=self._store.uri(self._names.clip(self._variant.name, task.fingerprint, suffix)),
+            poster_uri=self._store.uri(self._names.poster(self._variant.name, task.fingerprint)),
+            sha256=digest,
+            clip_bytes=path.stat().st_size,
+            width=group.width,
+            height=group.height,
+            frames=group.frames,
+            fps=group.fps,
+        )
+
+    def _bill(self, held_s: float) -> dict[str, float]:
+        """For a task that held one actor's accelerators for so long."""
+        return {
+            "billed_gpu_s": held_s * (self._variant.needs.gpus or 1.0),
+            "billed_usd": held_s / 3600 * self._variant.price_usd_per_gpu_hour,
+        }
 
     def _metadata(self, rendered: Rendered, timings: Timings) -> dict[str, Any]:
         """What goes into the file: enough to render it again."""

@@ -31,8 +31,8 @@ from benchmarks.report import write_report
 from cluster.connect import connected
 from models.loader import load
 from models.model import Cancelled, Frames, Model, OnStep, TaskMedia
-from pipelines.run import render, shipped_catalog
-from schemas.catalog import Variant
+from pipelines.run import render
+from schemas.catalog import Variant, shipped_catalog
 from schemas.errors import PermanentError
 from schemas.run import RunOptions
 from schemas.task import RenderBatch

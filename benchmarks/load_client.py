@@ -10,6 +10,7 @@ import multiprocessing
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def ceiling(at_once: int, seconds: float) -> Load:
         server.join()
 
 
-def _serve_ready(pipe) -> None:  # type: ignore[no-untyped-def]
+def _serve_ready(pipe: Connection) -> None:
     class Ready(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             assert isinstance(transport, asyncio.Transport)
@@ -111,7 +112,7 @@ def _serve_ready(pipe) -> None:  # type: ignore[no-untyped-def]
     asyncio.run(serve())
 
 
-def _work(pipe, host: str, port: int, headers: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+def _work(pipe: Connection, host: str, port: int, headers: dict[str, str]) -> None:
     while True:
         try:
             call, at_once, seconds = pipe.recv()

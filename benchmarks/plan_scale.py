@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.report import write_report
 from cluster.connect import connected
 from pipelines.planner import plan_run
-from pipelines.run import shipped_catalog
+from schemas.catalog import shipped_catalog
 from schemas.errors import InvalidRequestError
 from schemas.request import Request
 from schemas.resolve import resolve

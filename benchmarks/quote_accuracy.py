@@ -30,8 +30,7 @@ from benchmarks.report import write_report
 from cluster.cost import Load, predict
 from cluster.fit import Measured, fit_profile
 from models.loader import load
-from pipelines.run import shipped_catalog
-from schemas.catalog import CostProfile, Variant
+from schemas.catalog import CostProfile, Variant, shipped_catalog
 from schemas.shape import Shape
 
 VARIANTS = ("shapes", "tiny-random")

@@ -15,8 +15,7 @@ from ray import serve as ray_serve
 
 from benchmarks.load_client import Client
 from cluster.connect import connected
-from models.model import Cancelled, Frames, Model, OnStep, TaskMedia
-from schemas.catalog import Variant
+from models.model import Cancelled, Frames, Model, OnStep, TaskMedia, WrappedModel
 from schemas.errors import PermanentError
 from schemas.task import RenderBatch
 from serve import keys
@@ -29,27 +28,12 @@ from serve.store.engine import open_store
 _READY_S = 180.0
 
 
-class Stamped:
+class Stamped(WrappedModel):
     """A model that notes when its first two steps were done: a line of JSON a call."""
 
     def __init__(self, model: Model, path: str) -> None:
-        self._model, self._path = model, path
-
-    @property
-    def variant(self) -> Variant:
-        return self._model.variant
-
-    @property
-    def revision(self) -> str:
-        return self._model.revision
-
-    @property
-    def load_s(self) -> float:
-        return self._model.load_s
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._model.notes
+        super().__init__(model)
+        self._path = path
 
     def render(
         self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
@@ -60,7 +44,7 @@ class Stamped:
             steps.append(time.time())
             on_step(done, total)
 
-        frames = self._model.render(batch, media, told, cancelled)
+        frames = self.inner.render(batch, media, told, cancelled)
         line = {"ids": [task.fingerprint for task in batch.tasks], "called": called, "steps": steps[:2]}
         with open(self._path, "a") as file:
             file.write(json.dumps(line) + "\n")

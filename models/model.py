@@ -66,3 +66,31 @@ class Model(Protocol):
         What concerns the whole call is raised: OutOfMemoryError, RenderError.
         """
         ...
+
+
+class WrappedModel:
+    """A model with something between it and its callers: subclasses change `render`."""
+
+    def __init__(self, inner: Model) -> None:
+        self.inner = inner
+
+    @property
+    def variant(self) -> Variant:
+        return self.inner.variant
+
+    @property
+    def revision(self) -> str:
+        return self.inner.revision
+
+    @property
+    def load_s(self) -> float:
+        return self.inner.load_s
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.inner.notes
+
+    def render(
+        self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
+    ) -> tuple[Frames | PermanentError, ...]:
+        return self.inner.render(batch, media, on_step, cancelled)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 
 from actors.decoder import read_frames
@@ -18,7 +17,7 @@ from pipelines.contact_sheet import SheetEntry, contact_sheet
 from pipelines.planner import RunPlan, plan_run
 from pipelines.render import Progress, RunStoppedError, render_plan
 from pipelines.results import write_results
-from schemas.catalog import Catalog, load_catalog, parse_catalog
+from schemas.catalog import Catalog, load_catalog, shipped_catalog
 from schemas.clip import Status
 from schemas.config import Config, read_config
 from schemas.errors import ConfigError, RushesError
@@ -40,12 +39,6 @@ class Watcher:
 
 class DeclinedError(RushesError):
     """The quote was not accepted."""
-
-
-def shipped_catalog() -> Catalog:
-    """The catalog that ships with Rushes."""
-    path = resources.files("rushes") / "catalog.toml"
-    return parse_catalog(path.read_text(), str(path))
 
 
 def open_catalog(path: str | None, config: Config) -> Catalog:

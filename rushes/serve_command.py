@@ -138,12 +138,10 @@ def _first_key(settings: "ServeConfig") -> str | None:
 
 
 def _handle() -> Any:
-    from ray import serve as ray_serve
-
     from serve.app import APP
-    from serve.replica import DISPATCHER
+    from serve.replica import dispatcher_of
 
-    return ray_serve.get_deployment_handle(DISPATCHER, APP)
+    return dispatcher_of(APP)
 
 
 def _drain(most_s: float) -> bool:
@@ -221,7 +219,6 @@ def _joined(address: str | None) -> Any:
     from cluster.connect import connected
 
     _quieten()
-
     if address is None:
         fail(ConfigError("--address: say which cluster, e.g. auto"))
     return connected(address)

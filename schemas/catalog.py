@@ -5,6 +5,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from functools import cached_property
+from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -236,6 +237,12 @@ def load_catalog(path: Path) -> Catalog:
         return parse_catalog(path.read_text(), str(path), path.resolve().parent)
     except OSError as error:
         raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def shipped_catalog() -> Catalog:
+    """The catalog that ships with Rushes."""
+    path = resources.files("rushes") / "catalog.toml"
+    return parse_catalog(path.read_text(), str(path))
 
 
 def _resolved(entry: Mapping[str, object], base: Path | None) -> dict[str, object]:

@@ -29,7 +29,7 @@ from schemas.request import Request
 from schemas.task import Group
 from serve.config import ServeConfig
 from serve.fits import Fits
-from serve.fleet import NOTE, FleetReport
+from serve.fleet import CALIBRATION, NOTE, FleetReport
 from serve.fleet_view import FleetView
 from serve.names import Names, implied_mode
 from serve.store.contract import Store
@@ -38,7 +38,6 @@ from serve.wire.instants import iso
 
 REFRESH_S = 0.5
 CALIBRATED_S = 10.0
-CALIBRATION = "calibration"  # the note in which the dispatcher keeps what calls took
 _MOST_STORIES = 4096
 _SLACK_S = 2.0  # between a refusal and the client's next try
 

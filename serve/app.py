@@ -10,7 +10,7 @@ from typing import Any
 from ray import serve as ray_serve
 from ray.serve import Application
 
-from schemas.catalog import Catalog, Variant, load_catalog, parse_catalog
+from schemas.catalog import Catalog, Variant, load_catalog, shipped_catalog
 from schemas.errors import ConfigError
 from serve.bulk import BulkRunner
 from serve.config import ServeConfig, read_serve_config
@@ -22,9 +22,6 @@ from serve.roster import limits_of
 from serve.scaler import pool_name
 
 APP = "rushes"
-_HEALTH_TIMEOUT_S = 20.0
-# A line for each heartbeat and request costs more than some of them; /metrics counts them.
-_LOGGING = {"enable_access_log": False}
 
 
 def build_app(args: dict[str, Any]) -> Application:
@@ -37,11 +34,7 @@ def build_app(args: dict[str, Any]) -> Application:
 
 def open_serve_catalog(config: ServeConfig) -> Catalog:
     """The catalog of the config, or the one that ships. ConfigError when a served variant is not in it."""
-    if config.catalog is not None:
-        catalog = load_catalog(Path(config.catalog))
-    else:
-        shipped = Path(__file__).resolve().parent.parent / "rushes" / "catalog.toml"
-        catalog = parse_catalog(shipped.read_text(), "the shipped catalog")
+    catalog = load_catalog(Path(config.catalog)) if config.catalog is not None else shipped_catalog()
     for name in (*config.pools.variants, *config.pools.min_replicas, *config.pools.max_replicas):
         if catalog.find(name) is None:
             raise ConfigError(f"pools: unknown variant {name!r}; available: {', '.join(catalog.names[1:])}")
@@ -53,10 +46,7 @@ def application(
 ) -> Application:
     """The bound application. `bulk` runs large batches; `wrap` scripts faults in tests."""
     served = served_catalog(config, catalog)
-    pools = [
-        _pool(variant, config, served, first=first).bind(variant, config, wrap)
-        for first, variant in zip((True, *[False] * len(served.variants)), served.variants.values(), strict=False)
-    ]
+    pools = [_pool(variant, config, served).bind(variant, config, wrap) for variant in served.variants.values()]
     # SQLite belongs to the node whose disk it is on.
     at_home = {"node:__internal_head__": 0.001} if config.database_url.startswith("sqlite") else {}
     dispatcher = (
@@ -67,11 +57,8 @@ def application(
             # Every replica's long poll, heartbeat and results; every ingress's calls.
             max_ongoing_requests=10_000,
             ray_actor_options={"num_cpus": 0, "resources": at_home},
-            health_check_period_s=_health_s(config),
-            health_check_timeout_s=_HEALTH_TIMEOUT_S,
             graceful_shutdown_timeout_s=5.0,
-            graceful_shutdown_wait_loop_s=0.2,
-            logging_config=_LOGGING,
+            **_common(config),
         )
         .bind(config, served)
     )
@@ -84,23 +71,27 @@ def application(
         num_replicas=config.ingress_replicas,
         max_ongoing_requests=1000,
         ray_actor_options={"num_cpus": 0, "resources": at_home},
-        health_check_period_s=_health_s(config),
-        health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=10.0,
-        graceful_shutdown_wait_loop_s=0.2,
-        logging_config=_LOGGING,
+        **_common(config),
     )
     # Binding makes them parts of the application; they find each other by name.
     return ingress.bind(dispatcher, *pools)
 
 
-def _health_s(config: ServeConfig) -> float:
-    """Serve starts a dead process anew about when its leases have run out, not much later."""
-    return min(5.0, config.queue.lease_s / 2)
+def _common(config: ServeConfig) -> dict[str, Any]:
+    """Options of every deployment."""
+    return {
+        # A dead process is started anew about when its leases have run out, not much later.
+        "health_check_period_s": min(5.0, config.queue.lease_s / 2),
+        "health_check_timeout_s": 20.0,
+        "graceful_shutdown_wait_loop_s": 0.2,
+        # A line for each heartbeat and request costs more than some of them; /metrics counts them.
+        "logging_config": {"enable_access_log": False},
+    }
 
 
-def _pool(variant: Variant, config: ServeConfig, served: Catalog, *, first: bool) -> Any:
-    least, _ = limits_of(config, served, variant.name, first=first)
+def _pool(variant: Variant, config: ServeConfig, served: Catalog) -> Any:
+    least, _ = limits_of(config, served, variant.name)
     needs = variant.needs
     options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus}
     if needs.accelerator_type:
@@ -112,11 +103,8 @@ def _pool(variant: Variant, config: ServeConfig, served: Catalog, *, first: bool
         num_replicas=max(1, least),
         max_ongoing_requests=4,
         ray_actor_options=options,
-        health_check_period_s=_health_s(config),
-        health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=config.queue.drain_s + 5.0,
-        graceful_shutdown_wait_loop_s=0.2,
-        logging_config=_LOGGING,
+        **_common(config),
     )
     # `options` refuses 0, the controller does not: what nobody asks for yet is not loaded, and cannot fail to.
     pool._deployment_config.num_replicas = least

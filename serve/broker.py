@@ -26,7 +26,8 @@ from schemas.clip import Status
 from schemas.task import RenderBatch
 from serve.config import ServeConfig
 from serve.ends import Ends
-from serve.fleet import NOTE, FleetReport
+from serve.fits import Fits
+from serve.fleet import CALIBRATION, NOTE, FleetReport
 from serve.messages import Beat, Hello, LoadFailure, Results, Work
 from serve.metrics import DispatchMetrics
 from serve.roster import Roster
@@ -37,7 +38,6 @@ from serve.wants import batch_of, groups_of, seconds_of, wanted_of, willing
 
 log = logging.getLogger(__name__)
 
-CALIBRATION = "calibration"
 _AGAIN_S, _NOTE_S, _KEEP_S = 0.3, 0.5, 10.0
 _LATE_S, _LATE_SHARE = 2.0, 0.5  # a call that is late takes so much longer, or such a share of what it took
 
@@ -70,6 +70,7 @@ class Broker:
             # Prices are the variants' own; a place only says which accelerators there are.
             pool.group = Place(pool.accelerator, pool.variant.price_usd_per_gpu_hour)
         self.roster = Roster(config, served, self._policy, self._calibrator, accelerators, now)
+        self._fits = Fits(served)
         self._lock = threading.RLock()
         self._waiting = Waiting()
         self._ready: dict[str, Work] = {}
@@ -167,7 +168,7 @@ class Broker:
     def _enter(self, task: StoredTask, now: float) -> list[Start]:
         if task.seq in self._waiting:
             return []
-        groups = groups_of(task, self._served)
+        groups = groups_of(task, self._served, self._fits)
         if not groups:
             self._ends.give_up(task, "no variant that is served now can render this task", now)
             return []

@@ -2,10 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from cluster.terms import PoolState
-from schemas.catalog import Catalog
-
 NOTE = "fleet"
+CALIBRATION = "calibration"  # the note in which the dispatcher keeps what calls took
 
 
 class _Frozen(BaseModel):
@@ -40,19 +38,3 @@ class FleetReport(_Frozen):
     pools: tuple[PoolReport, ...] = ()
     ratios: tuple[tuple[float, float], ...] = ()
     draining: bool = False
-
-    def views(self, catalog: Catalog) -> tuple[PoolState, ...]:
-        """As routing reads them."""
-        return tuple(
-            PoolState(
-                name=pool.name,
-                variant=catalog[pool.variant],
-                accelerator=pool.accelerator,
-                wait_s=pool.backlog_s,
-                load_s=0.0 if pool.replicas else pool.load_s,
-                healthy=pool.healthy,
-                price_usd_per_hour=pool.price_usd_per_hour,
-            )
-            for pool in self.pools
-            if catalog.find(pool.variant) is not None
-        )

@@ -9,13 +9,11 @@ from serve.tasks import Lease, Outcome
 
 @dataclass(frozen=True)
 class Hello:
-    """A replica asks for work: who it is, and what it holds already (a dispatcher that restarted does not know)."""
+    """A replica asks for work: who it is, and what loading took."""
 
     replica: str
     variant: str
-    accelerator: str
     load_s: float = 0.0
-    holds: tuple[Progress, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Replica:
         objects = open_store(config.out)
         publisher = Publisher(objects, _NoLedger(), variant, model.revision, names=keys.TASK_NAMES)
         renderer = Renderer(model, read_media=MediaSource(read_config()))
-        hello = Hello(self._name, variant.name, variant.needs.accelerator_type or "", load_s)
+        hello = Hello(self._name, variant.name, load_s)
         self._loop = RenderLoop(renderer, publisher, self._link, hello, config.queue)
         self._stopped = threading.Lock()
         self._loop.start()

@@ -48,7 +48,6 @@ class ColdMemory(FixedMemory):
 @dataclass
 class _Replica:
     variant: str
-    accelerator: str
     heard_at: float
     tasks: set[str] = field(default_factory=set)  # that it holds
 
@@ -69,8 +68,10 @@ class _Kind:
     arriving: float = 0.0  # seconds of work a second, fading
     arrived_at: float = 0.0
     placeholder: bool = False
-    busy_s: float = 0.0
     failed_at: list[float] = field(default_factory=list)
+
+    def arriving_at(self, now: float) -> float:
+        return self.arriving * math.exp((self.arrived_at - now) / _ARRIVALS_S)
 
 
 class Roster:
@@ -89,12 +90,11 @@ class Roster:
         self._replicas: dict[str, _Replica] = {}
         self._strangers: dict[str, tuple[str, float]] = {}  # who beats and has not pulled: (variant, heard at)
         self._kinds: dict[str, _Kind] = {}
-        names = tuple(served.variants)
         for name, variant in served.variants.items():
             accelerator = _accelerator(variant, accelerators)
             start_s = _PROCESS_S + calibrator.load_s(name, accelerator, Load.COLD)
             self._kinds[name] = _Kind(variant, accelerator, start_s, arrived_at=now())
-        self._limits = {name: limits_of(config, served, name, first=name == names[0]) for name in names}
+        self._limits = {name: limits_of(config, served, name) for name in served.variants}
 
     # -- replicas ------------------------------------------------------------------------------------------------
 
@@ -114,7 +114,7 @@ class Roster:
         if hello.load_s > 0:
             self._calibrator.observe_load(hello.variant, kind.accelerator, Load.COLD, hello.load_s)
         kind.asked_at, kind.failures, kind.down_until = None, 0, 0.0
-        self._replicas[hello.replica] = _Replica(hello.variant, kind.accelerator, now)
+        self._replicas[hello.replica] = _Replica(hello.variant, now)
         self._strangers.pop(hello.replica, None)
         # Whatever waits for a replica that is not there yet may prefer this one.
         waiting = [seq for other in self._kinds.values() for seq in self._drop_placeholder(other)]
@@ -157,13 +157,12 @@ class Roster:
         if known is not None:
             kind = self._kinds[known.variant]
             kind.worked_at = now
-            kind.busy_s += results.render_s
             known.tasks -= {ended.lease.task_id for ended in results.ended}
 
     def asked(self, variant: str, work_s: float, now: float) -> None:
         """Work has arrived for a variant."""
         kind = self._kinds[variant]
-        kind.arriving = kind.arriving * math.exp((kind.arrived_at - now) / _ARRIVALS_S) + work_s / _ARRIVALS_S
+        kind.arriving = kind.arriving_at(now) + work_s / _ARRIVALS_S
         kind.arrived_at = now
 
     def load_failed(self, failure: LoadFailure, now: float) -> tuple[list[Start], list[int]]:
@@ -181,8 +180,7 @@ class Roster:
         waiting: list[int] = []
         for name, kind in self._kinds.items():
             kind.failed_at = [at for at in kind.failed_at if now - at < 3600]
-            up = any(known.variant == name for known in self._replicas.values())
-            wanted = not up and self._limits[name][1] > 0 and now >= kind.down_until
+            wanted = not self._up(name) and self._limits[name][1] > 0 and now >= kind.down_until
             if kind.placeholder and not wanted:
                 waiting += self._drop_placeholder(kind)
             elif wanted and not kind.placeholder:
@@ -198,6 +196,9 @@ class Roster:
         return self._policy.lost([_placeholder(kind.variant.name)])
 
     # -- questions -----------------------------------------------------------------------------------------------
+
+    def _up(self, variant: str) -> list[_Replica]:
+        return [known for known in self._replicas.values() if known.variant == variant]
 
     def is_placeholder(self, replica: Hashable) -> bool:
         return replica not in self._replicas
@@ -228,7 +229,7 @@ class Roster:
         """Every pool as it is now."""
         found = []
         for name, kind in self._kinds.items():
-            mine = [known for known in self._replicas.values() if known.variant == name]
+            mine = self._up(name)
             start_s = self._policy.starts(self._policy.numbers[name], now).get(kind.accelerator, (math.inf, -1))[0]
             total_s = start_s - now if math.isfinite(start_s) else 0.0
             load_s = 0.0 if mine else self._remaining_start_s(kind, now)
@@ -268,7 +269,7 @@ class Roster:
                 if (needs.gpus > 0) is not on_gpu:
                     continue
                 least, most = self._limits[name]
-                mine = [known for known in self._replicas.values() if known.variant == name]
+                mine = self._up(name)
                 strangers = self._busy_strangers(name, now)
                 # What runs is work too: a busy replica is not given back.
                 backlog_s = work_s.get(name, 0.0) + _BUSY_S * (strangers + sum(bool(known.tasks) for known in mine))
@@ -278,7 +279,7 @@ class Roster:
                     VariantDemand(
                         name,
                         backlog_s=backlog_s,
-                        arriving=kind.arriving * math.exp((kind.arrived_at - now) / _ARRIVALS_S),
+                        arriving=kind.arriving_at(now),
                         load_s=kind.start_s,
                         replicas=max(kind.target, len(mine) + strangers),
                         idle_s=0.0 if backlog_s else max(0.0, now - kind.worked_at),
@@ -291,8 +292,7 @@ class Roster:
             sizes |= size(demands, units, options)
         for name, count in sizes.items():
             kind = self._kinds[name]
-            up = sum(known.variant == name for known in self._replicas.values())
-            if count > up and kind.asked_at is None:
+            if count > len(self._up(name)) and kind.asked_at is None:
                 kind.asked_at = now
             kind.target = count
         return sizes
@@ -303,15 +303,15 @@ class Roster:
         return sum(of == variant for of, _ in self._strangers.values())
 
 
-def limits_of(config: ServeConfig, served: Catalog, name: str, *, first: bool) -> tuple[int, int]:
-    """(least, most) replicas of a variant. Names in the config may be aliases."""
+def limits_of(config: ServeConfig, served: Catalog, name: str) -> tuple[int, int]:
+    """(least, most) replicas of a variant; the first served one stays up. Names in the config may be aliases."""
 
     def said(table: dict[str, int], default: int) -> int:
         return next(
             (n for alias, n in table.items() if (v := served.find(alias)) is not None and v.name == name), default
         )
 
-    least = said(config.pools.min_replicas, 1 if first else 0)
+    least = said(config.pools.min_replicas, 1 if name == next(iter(served.variants)) else 0)
     return least, max(least, said(config.pools.max_replicas, 1))
 
 

@@ -10,33 +10,18 @@ from cluster.cost import best_batch
 from cluster.terms import Terms, Wanted
 from schemas.catalog import Catalog, Variant
 from schemas.clip import ClipFormat
-from schemas.errors import InvalidRequestError
-from schemas.resolve import resolve
 from schemas.task import Group
+from serve.fits import Fits
 from serve.tasks import StoredTask
 
 
-def groups_of(task: StoredTask, served: Catalog) -> dict[str, Group]:
-    """The group of the task on each variant it may go to, its shape made the nearest that the variant has."""
-    request = task.request
-    found: dict[str, Group] = {}
-    for name in _chain(task, served):
-        variant = served[name]
-        if name == task.group.variant and variant.digest == task.group.variant_digest:
-            found[name] = task.group
-            continue
-        try:
-            found[name] = resolve(
-                request.settings.model_copy(update={"variant": name}),
-                served,
-                has_image=request.image is not None,
-                has_video=request.video is not None,
-                rank=lambda variant, group: 0.0,
-                snap=True,
-                clip_format=ClipFormat(task.group.clip_format),
-            )
-        except InvalidRequestError:
-            continue
+def groups_of(task: StoredTask, served: Catalog, fits: Fits) -> dict[str, Group]:
+    """The group of the task on each variant it may go to; its own where that is still what it was offered."""
+    groups, _ = fits.of(task.request, ClipFormat(task.group.clip_format))
+    found = {name: groups[name] for name in _chain(task, served) if name in groups}
+    own = task.group
+    if own.variant in found and served[own.variant].digest == own.variant_digest:
+        found[own.variant] = own
     return found
 
 

@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 
-from models.model import Cancelled, Frames, Model, OnStep, TaskMedia
-from schemas.catalog import Variant
+from models.model import Cancelled, Frames, Model, OnStep, TaskMedia, WrappedModel
 from schemas.errors import PermanentError
 from schemas.task import RenderBatch, Task
 
@@ -12,31 +11,15 @@ from schemas.task import RenderBatch, Task
 Fault = Callable[[Task, int], Exception | None]
 
 
-class ScriptedModel:
+class ScriptedModel(WrappedModel):
     """Renders with `inner` unless a fault or `largest_batch` says otherwise; keeps the calls it got."""
 
     def __init__(self, inner: Model, fault: Fault = lambda *_: None, largest_batch: int | None = None) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.fault = fault
         self.largest_batch = largest_batch
         self.calls: list[tuple[str, ...]] = []
         self._seen: Counter[str] = Counter()
-
-    @property
-    def variant(self) -> Variant:
-        return self.inner.variant
-
-    @property
-    def revision(self) -> str:
-        return self.inner.revision
-
-    @property
-    def load_s(self) -> float:
-        return self.inner.load_s
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.inner.notes
 
     def render(
         self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled

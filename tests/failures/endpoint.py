@@ -24,8 +24,8 @@ from ray import serve as ray_serve
 from ray.exceptions import RayActorError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
-from models.model import Cancelled, Frames, Model, OnStep, TaskMedia
-from schemas.catalog import Variant, parse_catalog
+from models.model import Cancelled, Frames, Model, OnStep, TaskMedia, WrappedModel
+from schemas.catalog import parse_catalog
 from schemas.clip import Status
 from schemas.errors import OutOfMemoryError, PermanentError, StorageUnavailableError, VariantLoadError
 from schemas.task import RenderBatch
@@ -177,27 +177,12 @@ class Script:
         return any((self.folder / name).exists() for name in (f"{prompt}.{point}.go", "all.go"))
 
 
-class ScriptedModel:
+class ScriptedModel(WrappedModel):
     """The model, until the script says otherwise."""
 
     def __init__(self, model: Model, script: Script) -> None:
-        self._model, self._script = model, script
-
-    @property
-    def variant(self) -> Variant:
-        return self._model.variant
-
-    @property
-    def revision(self) -> str:
-        return self._model.revision
-
-    @property
-    def load_s(self) -> float:
-        return self._model.load_s
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._model.notes
+        super().__init__(model)
+        self._script = script
 
     def render(
         self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
@@ -225,7 +210,7 @@ class ScriptedModel:
             if done == 1:
                 hold_all("step")
 
-        clips = self._model.render(batch, media, step, cancelled)
+        clips = self.inner.render(batch, media, step, cancelled)
         hold_all("rendered")
         return tuple(
             _HeldFrames.of(clip, script, prompt) if isinstance(clip, np.ndarray) else clip

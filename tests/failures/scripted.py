@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.model import Cancelled, Frames, Model, OnStep, TaskMedia
-from schemas.catalog import Variant
+from models.model import Cancelled, Frames, Model, OnStep, TaskMedia, WrappedModel
 from schemas.errors import OutOfMemoryError, PermanentError, RenderError
 from schemas.task import RenderBatch
 
@@ -37,28 +36,12 @@ class Script:
         return count
 
 
-class ScriptedModel:
+class ScriptedModel(WrappedModel):
     """The model, until the script says otherwise."""
 
     def __init__(self, model: Model, script: Script) -> None:
-        self._model = model
+        super().__init__(model)
         self._script = script
-
-    @property
-    def variant(self) -> Variant:
-        return self._model.variant
-
-    @property
-    def revision(self) -> str:
-        return self._model.revision
-
-    @property
-    def load_s(self) -> float:
-        return self._model.load_s
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._model.notes
 
     def render(
         self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
@@ -78,4 +61,4 @@ class ScriptedModel:
                     os.kill(os.getpid(), signal.SIGKILL)
                 case "hang once" if count == 1:
                     threading.Event().wait()
-        return self._model.render(batch, media, on_step, cancelled)
+        return self.inner.render(batch, media, on_step, cancelled)

@@ -10,9 +10,9 @@ from schemas.catalog import Catalog, parse_catalog
 from schemas.clip import Clip, Status, Timings
 from schemas.request import Request
 from serve.admission import Admission
-from serve.broker import CALIBRATION, Broker
+from serve.broker import Broker
 from serve.config import Limits, Pools, Queue, ServeConfig
-from serve.fleet import NOTE, FleetReport
+from serve.fleet import CALIBRATION, NOTE, FleetReport
 from serve.messages import Beat, Ended, Hello, LoadFailure, Results, Work
 from serve.names import served_catalog
 from serve.store.contract import Progress, Store
@@ -70,7 +70,7 @@ class Endpoint:
         self.broker.pump()
 
     def pull(self, replica: str = "r1", variant: str = "small") -> Work | None:
-        return self.broker.pull(Hello(replica, variant, "cpu", 1.0))
+        return self.broker.pull(Hello(replica, variant, 1.0))
 
     def finish(self, work: Work, replica: str = "r1", **other: object) -> None:
         ended = tuple(Ended(lease, succeeded(work.batch.group.variant)) for lease in work.leases)

@@ -88,7 +88,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
     def started(model: Model, dispatcher: Dispatcher) -> RenderLoop:
         publisher = Publisher(open_store(str(tmp_path)), _NoLedger(), model.variant, "r", names=keys.TASK_NAMES)
-        hello = Hello("r1", model.variant.name, "cpu")
+        hello = Hello("r1", model.variant.name)
         loops.append(RenderLoop(Renderer(model), publisher, dispatcher, hello, QUEUE))
         loops[-1].start()
         return loops[-1]
