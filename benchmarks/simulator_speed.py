@@ -4,11 +4,13 @@
 
 A made-up trace (twelve variants of Zipf popularity, steps and width as features, Poisson arrivals that keep about half
 of the workload's fleet busy) through the `rushes` policy, every decision, forecast and refit included; the baseline is
-`jsq`, which only looks for the shortest queue. Each task is two events, its arrival and its end. Both clocks are shown,
-since on a shared machine the wall's is mostly that of others.
+`jsq`, which only looks for the shortest queue (and drowns in this trace: its queues grow to the end). Each task is two
+events, its arrival and its end; the report is part of the time. User and system CPU seconds stand beside the wall's,
+since on a shared machine that is mostly the time of others.
 """
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -17,7 +19,8 @@ import pyarrow as pa
 
 from benchmarks.report import write_report
 from benchmarks.workload import fleet
-from cluster.simulator import SimulationConfig, run
+from cluster.report import measure
+from cluster.simulator import SimulationConfig, run, with_deadlines
 from cluster.trace import Trace, trace_from
 
 GOAL_S_A_MILLION = 120.0
@@ -52,15 +55,25 @@ def main() -> None:
     trace = made_up(tasks)
     found: dict[str, dict[str, float]] = {}
     for policy in ("jsq", arguments.policy):
-        began, began_cpu = time.perf_counter(), time.process_time()
+        began, before = time.perf_counter(), os.times()
         outcome = run(trace, fleet(), SimulationConfig(trace, fleet(), policy=policy), seed=0)
-        wall_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
-        million_s = cpu_s * 1e6 / tasks
-        found[policy] = {"wall_s": wall_s, "cpu_s": cpu_s, "cpu_s_a_million": million_s}
+        report = measure(with_deadlines(trace, fleet()), fleet(), outcome)
+        wall_s, after = time.perf_counter() - began, os.times()
+        user_s, system_s = after.user - before.user, after.system - before.system
+        million_s = (user_s + system_s) * 1e6 / tasks
+        found[policy] = {
+            "wall_s": wall_s,
+            "user_s": user_s,
+            "system_s": system_s,
+            "cpu_s_a_million": million_s,
+            "completed": report.completed,
+            "on_time_share": report.on_time_share,
+        }
         verdict = f"≤ {GOAL_S_A_MILLION:g} {'met' if million_s <= GOAL_S_A_MILLION else 'MISSED'}"
         print(
-            f"{policy}: {tasks:,} tasks in {wall_s:.1f} s by the wall, {cpu_s:.1f} s of CPU; "
-            f"a million: {million_s:.0f} s of CPU ({verdict}); {len(outcome.completions):,} completed"
+            f"{policy}: {tasks:,} tasks in {wall_s:.1f} s by the wall, {user_s:.1f} s user, {system_s:.1f} s system; "
+            f"a million: {million_s:.0f} s of CPU ({verdict}); {report.completed:,} completed",
+            flush=True,
         )
     path = write_report("simulator_speed", {"tasks": tasks, "policies": found}, arguments.json)
     figure, axes = plt.subplots(figsize=(5, 2.4))

@@ -50,11 +50,9 @@ class Habits:
     steal_share: float = 0.1  # … nor for less than this share of its wait
 
 
-@dataclass(slots=True)
-class _Ticket:
+class _Ticket(NamedTuple):
     wanted: Wanted
     tenant: Hashable
-    key_s: float
 
 
 class DispatchPool:
@@ -110,11 +108,11 @@ class Dispatcher:
         self.habits = habits or Habits()
         self._patience_s = patience_s
         self._tickets: dict[int, _Ticket] = {}
-        self._turn_s: dict[int, float] = {}  # keys of tasks that lost their replica: they do not queue up again
+        self._turn_s: dict[int, float] = {}  # keys of tasks that lost their replica, or are parked
         self._parked: dict[int, tuple[Wanted, Hashable, int]] = {}  # admitted, and nobody is up who could hold them
         self._usual_s = 0.0  # mean reference seconds of recent tasks
         self._starts: dict[int, dict[str, tuple[float, int]]] = {}
-        self._asked_s = math.nan
+        self._asked_s, self._turn_asked_s = math.nan, math.inf  # what `_starts` was asked for; nan: it is stale
         self._dear = 0.0
 
     # -- replicas ------------------------------------------------------------------------------------------------
@@ -133,18 +131,25 @@ class Dispatcher:
         return starts
 
     def lost(self, replicas: Sequence[Replica]) -> list[int]:
-        """Replicas are gone: the tasks that ran or waited on them, to be submitted again as `admitted`."""
-        dropped = self.timelines.drop([replica for replica in replicas if replica in self.timelines.place])
+        """Replicas are gone: the tasks that ran or waited on them, to be submitted again as `admitted`.
+
+        They keep their turn, and where a replica died at work all that it had moves up by one level of priority: each
+        has waited in one queue already, and a model may have to be loaded for it first.
+        """
+        known = [replica for replica in replicas if replica in self.timelines.place]
+        lanes = [self.timelines.lanes[self.timelines.place[replica]] for replica in known]
+        died = {task.task for lane in lanes if lane.running is not None for task in (lane.running, *lane.queue)}
+        dropped = self.timelines.drop(known)
         for planned in dropped:
             ticket = self._tickets.pop(planned.task, None)
             if ticket is not None:
                 self.shares.leave(ticket.tenant)
-            self._turn_s[planned.task] = planned.key_s
+            self._turn_s[planned.task] = planned.key_s - self.shares.ageing_s * (planned.task in died)
         self._rearranged()
         return [planned.task for planned in dropped]
 
     def _rearranged(self) -> None:
-        self._starts.clear()
+        self._asked_s = math.nan
         self.shares.capacity = max(
             1e-9, sum(self._speed(lane.group) for lane in self.timelines.lanes) if self.timelines.lanes else 1.0
         )
@@ -167,20 +172,23 @@ class Dispatcher:
         admitted: bool = False,
     ) -> tuple[Choice, list[Start]]:
         """Route a task and queue it, or refuse it. One that was `admitted` before is late rather than refused."""
-        choice = self.preview(wanted, now_s, admitted=admitted)
+        turn_s = self._turn_s.pop(task, math.inf)
+        choice = self._decide(wanted, now_s, admitted, turn_s)
         if choice.pool is None:
+            self._asked_s = math.nan
             if admitted:
                 self._parked[task] = (wanted, tenant, priority)
+                self._turn_s[task] = turn_s
             return choice, []
         pool = self.pools[choice.pool]
         _, place = self.starts(pool.number, now_s)[pool.accelerator]
         work_s = choice.completion_s - choice.start_s
         self._usual_s += 0.01 * (work_s * pool.speed - self._usual_s) if self._usual_s else work_s * pool.speed
-        key_s = self.shares.enter(tenant, priority, work_s * pool.speed, now_s)
-        key_s = min(key_s, self._turn_s.pop(task, key_s))
-        self._tickets[task] = _Ticket(wanted, tenant, key_s)
+        again = turn_s < math.inf  # its share was charged when it came first
+        key_s = min(turn_s, self.shares.enter(tenant, priority, 0.0 if again else work_s * pool.speed, now_s))
+        self._tickets[task] = _Ticket(wanted, tenant)
         done_s = self.timelines.enqueue(place, task, pool.number, work_s, key_s, now_s)
-        self._starts.clear()
+        self._asked_s = math.nan
         if abs(done_s - choice.completion_s) > _SAME_S:
             choice = replace(choice, completion_s=done_s, start_s=done_s - work_s)
         idle = self.timelines.lanes[place].running is None
@@ -188,7 +196,10 @@ class Dispatcher:
 
     def preview(self, wanted: Wanted, now_s: float, *, admitted: bool = False) -> Choice:
         """What `submit` would decide. Changes nothing: a quote may ask it."""
-        self._ask(now_s)
+        return self._decide(wanted, now_s, admitted, math.inf)
+
+    def _decide(self, wanted: Wanted, now_s: float, admitted: bool, turn_s: float) -> Choice:
+        self._ask(now_s, turn_s)
         if admitted:
             choice = self.router.choose(wanted, now_s)
             return choice if choice.routed else self.router.choose(wanted._replace(deadline_s=math.inf), now_s)
@@ -218,15 +229,16 @@ class Dispatcher:
         place = self.timelines.place.get(replica)
         if place is not None:
             self.timelines.extend(place, now_s + work_s)
-            self._starts.clear()
+            self._asked_s = math.nan
 
     def withdraw(self, task: int, now_s: float) -> None:
         """A queued task was cancelled, or one that found nobody who could hold it."""
         if self._parked.pop(task, None) is not None:
+            del self._turn_s[task]
             return
         self.timelines.withdraw(task, now_s)
         self.shares.leave(self._tickets.pop(task).tenant)
-        self._starts.clear()
+        self._asked_s = math.nan
 
     def reestimate(self, now_s: float) -> None:
         """What the estimate is made of has changed: predict everything that waits anew. Reads the whole queue, so it
@@ -237,20 +249,27 @@ class Dispatcher:
             return self.router.estimate(pool, self._tickets[planned.task].wanted)
 
         self.timelines.reestimate(work_s, now_s)
-        self._starts.clear()
+        self._asked_s = math.nan
 
     def starts(self, variant: int, now_s: float) -> dict[str, tuple[float, int]]:
-        """When a task of `variant` would start in each group, and on which replica. Remembered within a decision."""
+        """When a task of `variant` would start in each group, and on which replica. Remembered within a decision.
+
+        One that has lost its replica is placed by where its turn would come. It loads where it likes: it is late.
+        """
         if now_s != self._asked_s:
             self._ask(now_s)
         found = self._starts.get(variant)
         if found is None:
-            found = self._starts[variant] = self.timelines.starts(variant, now_s, self._dear)
+            if self._turn_asked_s == math.inf:
+                found = self.timelines.starts(variant, now_s, self._dear)
+            else:
+                found = self.timelines.starts_in_turn(variant, self._turn_asked_s, now_s)
+            self._starts[variant] = found
         return found
 
-    def _ask(self, now_s: float) -> None:
+    def _ask(self, now_s: float, turn_s: float = math.inf) -> None:
         self._starts.clear()
-        self._asked_s = now_s
+        self._asked_s, self._turn_asked_s = now_s, turn_s
         busy = self.timelines.backlog_s(now_s) / self._patience_s
         self._dear = self.habits.dear_load * min(1.0, 4 * busy)
 
@@ -291,7 +310,7 @@ class Dispatcher:
         planned, work_s = best
         timelines.withdraw(planned.task, now_s)
         timelines.enqueue(place, planned.task, planned.variant, work_s, planned.key_s, now_s)
-        self._starts.clear()
+        self._asked_s = math.nan
         return self._next(place, now_s)
 
 

@@ -62,6 +62,11 @@ class _Scores:
         if len(self.recent) > self.window:
             del self.ordered[bisect_left(self.ordered, self.recent.popleft())]
 
+    @property
+    def median(self) -> float:
+        """The upper one of two; some score must have been added."""
+        return self.ordered[len(self.ordered) // 2]
+
     def quantile(self, level: float, prior: float, prior_weight: float) -> float:
         """Of the scores seen; few are mixed with the prior."""
         count = len(self.ordered)
@@ -82,7 +87,7 @@ class EtaBook:
         self._scores = _Scores(_WINDOW)
         self._of_band = [_Scores(_WINDOW) for _ in range(bands)]
         self._medians = _Scores(_MEDIAN_WINDOW)
-        self._drifts: deque[float] = deque(maxlen=_DRIFTS)
+        self._drifts = _Scores(_DRIFTS)
         self._admitted = [0] * bands
         self._completed = [0] * bands
         self._scale_of = [0.0] * _REGIMES  # usual scale of a regime, for `table`
@@ -108,8 +113,8 @@ class EtaBook:
         band = _BAND_OF[eta.regime]
         self._completed[band] += 1
         if own_now_s and eta.own_s:
-            self._drifts.append(abs(math.log(max(own_now_s, 1e-9) / eta.own_s)))
-            if sorted(self._drifts)[len(self._drifts) // 2] > _STALE:
+            self._drifts.add(abs(math.log(max(own_now_s, 1e-9) / eta.own_s)))
+            if self._drifts.median > _STALE:
                 return
         scale = eta.scale or max(_FLOOR, math.log(max(1.0, eta.p90_s / eta.estimate_s)) / _P90)
         self._medians.add(math.log(max(actual_s, 1e-3) / eta.raw_s))

@@ -73,8 +73,7 @@ class Situation:
     def work_s(self, task: int, variant: int) -> float:
         """Mean predicted seconds on the reference accelerator, were it rendered by `variant`."""
         own = self.variant[task]
-        sigma = self.predictor.sigma(own)
-        seconds = self.predictor.seconds(task) * math.exp(min(sigma * sigma, 1.0) / 2)
+        seconds = self.predictor.mean_s(task)
         return seconds if variant == own else seconds * self.factor[variant] / self.factor[own]
 
 

@@ -54,6 +54,8 @@ class Predictor:
         self._log_s = np.full(len(trace), math.log(prior_s))
         self._fits = [_Fit() for _ in trace.names]
         self._all = _Fit()
+        self._sigmas = [self._all.sigma] * len(trace.names)
+        self._means = [_mean_over_median(self._all.sigma)] * len(trace.names)
         self._positions = [np.flatnonzero(trace.variant == v) for v in range(len(trace.names))]
         self._upto = [0] * len(trace.names)  # predictions of a variant's tasks are made up to there
         self._done = [0] * len(trace.names)  # its last completed task
@@ -71,10 +73,13 @@ class Predictor:
             self._fill(variant, self._place_of[task])
         return self._seconds[task]
 
+    def mean_s(self, task: int) -> float:
+        """The mean prediction: times scatter as a lognormal does."""
+        return self.seconds(task) * self._means[self._variant[task]]
+
     def sigma(self, variant: int) -> float:
         """Spread of log seconds around the prediction."""
-        fit = self._fits[variant]
-        return fit.sigma if fit.count >= _FIRST_FIT else self._all.sigma
+        return self._sigmas[variant]
 
     def observe(self, task: int, exec_s: float) -> bool:
         """A task has completed: on the reference accelerator it would have taken `exec_s`. True where that has led to a
@@ -90,6 +95,10 @@ class Predictor:
         if fit.add(task, log_s):
             self._refit(fit)
             self._upto[variant] = min(self._upto[variant], self._place_of[task])
+        for known in range(len(self._fits)) if again else (variant,):
+            own = self._fits[known]
+            self._sigmas[known] = own.sigma if own.count >= _FIRST_FIT else self._all.sigma
+            self._means[known] = _mean_over_median(self._sigmas[known])
         return again
 
     def _refit(self, fit: _Fit) -> None:
@@ -155,6 +164,11 @@ class Predictor:
         for codes, deltas in zip(self._categories, fit.deltas, strict=True):
             log_s = log_s + np.array([deltas.get(code, 0.0) for code in codes[positions].tolist()])
         return np.clip(log_s, *fit.span)
+
+
+def _mean_over_median(sigma: float) -> float:
+    """Of a lognormal; held where a fit that knows little would promise ages."""
+    return math.exp(min(sigma * sigma, 1.0) / 2)
 
 
 def _design(features: dict[str, Floats], rows: int) -> Floats:

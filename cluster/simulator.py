@@ -22,6 +22,7 @@ from cluster.trace import ASSUMED_LOADS, ASSUMED_SERVICES, Trace, load_trace
 from schemas.errors import ConfigError
 
 MOST_TASKS_FOR_SEARCH = 60_000
+_FEW_INSIDE, _TOLD_A_COMPLETION = 5000, 5
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,9 @@ class _Engine:
         self.order = 0
         self.etas: dict[int, tuple[float, Eta]] = {}
         self.book = EtaBook()
+        self.inside = 0  # tasks that are admitted and not done
+        self.refitted = False  # since the policy was told of it last …
+        self.completed = 0  # … and completions since then
 
     def run(self) -> Outcome:
         trace, outcome, decision_s = self.trace, self.outcome, self.config.decision_s
@@ -191,6 +195,7 @@ class _Engine:
         if not admitted_s:
             self.outcome.refused[task] = True
             return
+        self.inside += not admitted
         if forecast_s == forecast_s and not admitted:
             sigma = self.predictor.sigma(self.situation.variant[task])
             eta = self.book.admit(forecast_s - arrival_s, work_s, sigma)
@@ -230,7 +235,12 @@ class _Engine:
         hardware = self.machines[machine]
         own, used = situation.variant[task], outcome.variant[task]
         reference_s = outcome.run_s[task] * hardware.speed * situation.factor[own] / situation.factor[used]
-        if self.predictor.observe(task, reference_s):
+        self.inside -= 1
+        self.completed += 1
+        self.refitted |= self.predictor.observe(task, reference_s)
+        # Telling costs a prediction for every task inside: a backlog that never ends must not make that a square.
+        if self.refitted and self.inside <= _FEW_INSIDE + _TOLD_A_COMPLETION * self.completed:
+            self.refitted, self.completed = False, 0
             self.policy.refitted(now_s)
         known = self.etas.pop(task, None)
         if known is not None:

@@ -6,7 +6,7 @@ only walked when a task is put in its middle, and then only that replica's.
 """
 
 import math
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, Self
@@ -131,6 +131,25 @@ class Timelines:
         for group, members in self.groups.items():
             place = members.start + int(score[members].argmin())
             found[group] = (float(start_s[place]), place)
+        return found
+
+    def starts_in_turn(self, variant: int, key_s: float, now_s: float) -> dict[str, tuple[float, int]]:
+        """For each group the earliest start of a task of `variant` that goes ahead of all with a larger key, and where.
+
+        Walks every queue down to the key, so it is for the few tasks whose key is old.
+        """
+        found: dict[str, tuple[float, int]] = {}
+        for group, members in self.groups.items():
+            for place in range(members.start, members.stop):
+                lane = self.lanes[place]
+                start_s, memory = max(lane.until_s, now_s), lane.memory
+                ahead = lane.queue[: bisect_right(lane.queue, key_s, key=lambda planned: planned.key_s)]
+                if ahead:
+                    memory = memory.copy()
+                    start_s += sum(memory.use(planned.variant) + planned.work_s for planned in ahead)
+                start_s += memory.load_s(variant)
+                if group not in found or start_s < found[group][0]:
+                    found[group] = (start_s, place)
         return found
 
     def backlog_s(self, now_s: float) -> float:

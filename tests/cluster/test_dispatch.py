@@ -31,6 +31,16 @@ def dispatcher(replicas: int = 2, variants: int = 1, estimate: Estimate = ten_se
     return made
 
 
+class SlowMemory(FixedMemory):
+    """Loads for so long that nothing is ever better off there."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def load_s(self, variant: int) -> float:
+        return 1e6
+
+
 def wanted(task: int, variant_number: int = 0, **limits: float) -> Wanted:
     return Wanted(TERMS[variant_number], task=task, **limits)  # type: ignore[arg-type]
 
@@ -128,6 +138,46 @@ def test_tasks_of_a_replica_that_is_gone_are_given_back_and_can_go_elsewhere() -
         starts += started
     order = drained(live, {1: running[1]})
     assert sorted([running[1], *order]) == list(range(6))
+
+
+def test_what_a_dead_replica_had_starts_before_what_waits_elsewhere() -> None:
+    live = dispatcher(2)
+    running = fill(live, 8)
+    lost = live.lost([0])
+    for task in lost:
+        choice, _ = live.submit(task, wanted(task), 5.0, admitted=True)
+        assert choice.start_s <= 10.0 + 10.0 * lost.index(task), "behind those it goes ahead of, it was promised"
+    assert set(drained(live, {1: running[1]})[: len(lost)]) == set(lost)
+
+
+def test_a_task_that_lost_its_replica_is_placed_where_its_turn_comes_first_not_where_the_queue_ends_first() -> None:
+    live = dispatcher(3, estimate=lambda pool, wanted: 100.0 if wanted.task == 1 else 10.0)
+    running = fill(live, 19)  # one of them runs for long with nobody behind it, the others have eight waiting each
+    at_work = next(replica for replica, task in running.items() if task == 1)
+    gone, stays = (replica for replica in range(3) if replica != at_work)
+    first, *_ = live.lost([gone])
+    choice, _ = live.submit(first, wanted(first), 5.0, admitted=True)
+    assert choice.start_s == 10.0
+    assert first in [planned.task for planned in live.timelines.lanes[live.timelines.place[stays]].queue]
+
+
+def test_a_move_from_one_who_never_ran_anything_gives_no_head_start() -> None:
+    live = dispatcher(1)
+    running = fill(live, 3)
+    live.gained([("cold", "H100", SlowMemory())], 0.0)
+    live.timelines.enqueue(live.timelines.place["cold"], 10, 0, 10.0, 15.0, 3.0)
+    assert live.lost(["cold"]) == [10]
+    live.submit(10, wanted(10), 4.0, admitted=True)
+    assert drained(live, running) == [1, 10, 2]
+
+
+def test_a_tenant_pays_for_a_task_once_however_often_its_replica_dies() -> None:
+    live = dispatcher(2)
+    fill(live, 4)
+    before = live.shares.enter("", 0, 0.0, 0.0)
+    for task in live.lost([0]):
+        live.submit(task, wanted(task), 0.0, admitted=True)
+    assert live.shares.enter("", 0, 0.0, 0.0) == before
 
 
 def test_admitted_tasks_wait_for_somebody_to_come_up_when_nobody_is() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.fleet import Fleet, FleetPool, FleetVariant, parse_fleet
-from cluster.policies import POLICIES
+from cluster.policies import POLICIES, Bound
 from cluster.report import measure
 from cluster.simulator import Failure, SimulationConfig, run, simulate, with_deadlines
 from cluster.trace import Trace, load_trace, trace_from
@@ -215,6 +215,22 @@ def test_a_trace_may_be_minimal_unsorted_of_unknown_variants_and_turn_to_decimal
     few = trace_from(pa.table({"arrival_s": some.arrival_s, "variant": ["auto"] * 500, "exec_s": some.exec_s}), "few")
     found = simulate(SimulationConfig(few, FLEET, search_lambda90=False)).measures[0]
     assert (found.completed, found.lost, found.downgraded) == (500, 0, 0)
+
+
+def test_a_backlog_that_never_ends_is_not_predicted_anew_at_every_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.simulator._FEW_INSIDE", 100)
+    predicted: list[int] = []
+    refitted = Bound.refitted
+
+    def counted(self: Bound, now_s: float) -> None:
+        predicted.append(sum(map(len, self.queues)))
+        refitted(self, now_s)
+
+    monkeypatch.setattr(Bound, "refitted", counted)
+    made = trace(tasks=4000, gap_s=0.1)
+    run(made, FLEET, SimulationConfig(made, FLEET, policy="jsq"), seed=0)
+    assert max(predicted) > 1000
+    assert sum(predicted) <= 100 * len(predicted) + 5 * len(made)
 
 
 def test_the_time_that_decisions_take_is_charged() -> None:
