@@ -128,7 +128,8 @@ def main() -> None:
             f"seed {run_['seed']}: {run_['pool']} dies at {run_['at_s']:.0f} s and {DYING_LOAD:g} × λ90: "
             f"{run_['lost']} lost, {run_['interrupted']} interrupted, of which {run_['interrupted_late']} then late "
             f"and the last started again after {run_['restarted_s']:.0f} s; any ten seconds' arrivals less than "
-            f"90 % on time until {run_['late_until_s']:.0f} s after (both ≤ {GOAL_RECOVERY_S:g} s {'met' if kept else 'MISSED'}); "
+            f"90 % on time until {run_['late_until_s']:.0f} s after "
+            f"(both ≤ {GOAL_RECOVERY_S:g} s {'met' if kept else 'MISSED'}); "
             f"on time over all {run_['on_time_with']:.1%}, without the death {run_['on_time_without']:.1%}"
         )
     figures = {
