@@ -118,13 +118,15 @@ def _said(context: Context, watch: Watch, told: dict[str, Status]) -> tuple[byte
     if batch is not None:
         out.append(_event(_name(told, batch.id, batch.status), batch_view(context, batch)))
         ended = batch.status not in LIVE
-    for task_id, task in watch.take().items():
+    changed = watch.take()
+    waiting = [task for task in changed.values() if task is not None and task.status is Status.PENDING]
+    positions = dict(zip((task.id for task in waiting), context.store.tasks.positions(waiting), strict=True))
+    for task_id, task in changed.items():
         if task is None:
             out.append(_event("deleted", {"id": task_id}))
             told.pop(task_id, None)
         else:
-            position = context.store.tasks.position(task) if task.status is Status.PENDING else None
-            view = shown(task, position=position, now=context.now(), sign=signer(context))
+            view = shown(task, position=positions.get(task_id), now=context.now(), sign=signer(context))
             out.append(_event(_name(told, task_id, task.status), view))
             if task.status not in LIVE:
                 told.pop(task_id, None)

@@ -42,7 +42,7 @@ class Rounds:
 
     def __init__(self, tasks: TaskStore) -> None:
         self._tasks = tasks
-        self._positions: dict[tuple[int, int], tuple[float, int]] = {}
+        self._positions: dict[tuple[int, int], tuple[float, int]] = {}  # place → (good until, position)
         self.submit = Gathered("submit", self._submit)
         self.look = Gathered("look", self._look)
 
@@ -87,32 +87,28 @@ class Rounds:
 
     def _look(self, asked: Sequence[Look]) -> list[Seen | Exception | None]:
         found = {task.id: task for task in self._tasks.get_many(list({look.task_id for look in asked}))}
-        positions: dict[str, int] = {}
-        answers: list[Seen | Exception | None] = []
+        seen: list[StoredTask | None] = []
         for look in asked:
             task = found.get(look.task_id)
-            if task is None or task.deleted or task.key_id != look.key_id:
-                answers.append(None)
-            elif task.status is not Status.PENDING:
-                answers.append((task, None))
-            else:
-                if task.id not in positions:
-                    positions[task.id] = self._position(task)
-                answers.append((task, positions[task.id]))
-        return answers
+            is_there = task is not None and not task.deleted and task.key_id == look.key_id
+            seen.append(task if is_there else None)
+        positions = self._positions_of({task.id: task for task in seen if task and task.status is Status.PENDING})
+        return [None if task is None else (task, positions.get(task.id)) for task in seen]
 
-    def _position(self, task: StoredTask) -> int:
+    def _positions_of(self, waiting: dict[str, StoredTask]) -> dict[str, int]:
         """No older than `POSITION_S`: counting a long queue for each of many who ask again and again is dear."""
-        place = task.priority, task.seq
         now = time.monotonic()
-        known = self._positions.get(place)
-        if known is not None and now - known[0] < POSITION_S:
-            return known[1]
-        position = self._tasks.position(task)
         if len(self._positions) >= _MOST_POSITIONS:
             self._positions.clear()
-        self._positions[place] = now, position
-        return position
+        unknown = [task for task in waiting.values() if now >= self._positions.get(_place(task), (now, 0))[0]]
+        if unknown:
+            for task, position in zip(unknown, self._tasks.positions(unknown), strict=True):
+                self._positions[_place(task)] = now + POSITION_S, position
+        return {task.id: self._positions[_place(task)][1] for task in waiting.values()}
+
+
+def _place(task: StoredTask) -> tuple[int, int]:
+    return task.priority, task.seq
 
 
 def _grouped(asked: Sequence[Submission]) -> list[list[Submission]]:

@@ -77,7 +77,8 @@ async def recent(
     def read() -> list[tuple[StoredTask, int | None]]:
         tasks = context.store.tasks
         found = tasks.recent(limit + 1, statuses=statuses, key_id=key.id, before_seq=before_seq)
-        return [(task, tasks.position(task) if task.status is Status.PENDING else None) for task in found]
+        places = zip(found, tasks.positions(found), strict=True)
+        return [(task, position if task.status is Status.PENDING else None) for task, position in places]
 
     found = await in_thread(read)
     now, sign = context.now(), signer(context)

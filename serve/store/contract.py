@@ -74,9 +74,9 @@ class TaskStore(Protocol):
 
     def get_many(self, task_ids: Sequence[str]) -> tuple[StoredTask, ...]: ...
 
-    def position(self, task: StoredTask) -> int:
-        """PENDING tasks that come before it: higher priority first, then order of acceptance. Index-only, capped at
-        10,000."""
+    def positions(self, tasks: Sequence[StoredTask]) -> tuple[int, ...]:
+        """For each, the PENDING tasks that come before it: higher priority first, then order of acceptance; 0 for one
+        that does not wait. Index-only, capped at 10,000."""
 
     def pending(self, after_seq: int = 0, limit: int = 5000) -> tuple[StoredTask, ...]:
         """PENDING tasks with a larger seq, in its order: how a dispatcher finds new work, and rebuilds its queue."""

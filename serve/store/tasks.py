@@ -9,11 +9,9 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
-    literal,
     literal_column,
     select,
     text,
-    union_all,
     update,
 )
 
@@ -24,10 +22,10 @@ from serve.store import tables
 from serve.store.contract import Counts, Idempotency, Submitted
 from serve.store.database import AnyRow, Database, reading, writing
 from serve.store.leases import Leases
+from serve.store.positions import positions
 from serve.store.rows import as_stored, row_of, select_tasks, stored_task
 from serve.tasks import NewTask, StoredTask
 
-MOST_AHEAD = 10_000
 _TASKS = tables.tasks
 # Postgres. The first: whoever numbers tasks holds it, shared, until their commit is seen.
 _HOLD_ORDER = text("SELECT pg_advisory_xact_lock_shared(1920300904)")
@@ -52,15 +50,6 @@ _AGAIN = tables.by_index(
     .where(_PENDING, _TASKS.c.attempts > literal_column("0"), _TASKS.c.not_before <= bindparam("now"))
     .order_by(_TASKS.c.not_before),
     "tasks_again",
-)
-_ONE_AHEAD = tables.by_index(select(literal(1)).select_from(_TASKS).where(_PENDING), "tasks_ahead")
-_AHEAD = select(func.count()).select_from(
-    union_all(
-        _ONE_AHEAD.where(_TASKS.c.priority > bindparam("priority")),
-        _ONE_AHEAD.where(_TASKS.c.priority == bindparam("priority"), _TASKS.c.seq < bindparam("seq")),
-    )
-    .limit(MOST_AHEAD)
-    .subquery()
 )
 _UNTHROTTLED = (
     select(func.count())
@@ -160,10 +149,10 @@ class SqlTasks(Leases):
         return _in_order(connection, task_ids)
 
     @reading
-    def position(self, connection: Connection, task: StoredTask) -> int:
-        if task.status not in (Status.PENDING, Status.THROTTLED):
-            return 0
-        return connection.execute(_AHEAD, {"priority": task.priority, "seq": task.seq}).scalar_one()
+    def positions(self, connection: Connection, tasks: Sequence[StoredTask]) -> tuple[int, ...]:
+        waiting = [(task.priority, task.seq) for task in tasks if task.status in (Status.PENDING, Status.THROTTLED)]
+        ahead = positions(connection, waiting, is_sqlite=self._db.is_sqlite)
+        return tuple(ahead.get((task.priority, task.seq), 0) for task in tasks)
 
     def pending(self, after_seq: int = 0, limit: int = 5000) -> tuple[StoredTask, ...]:
         last = self._settled_seq()

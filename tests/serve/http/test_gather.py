@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from schemas.clip import Status
 from serve.errors import DailyLimitError, StoreUnavailableError
 from serve.http.gather import MOST, Gathered
-from serve.http.rounds import Rounds, Submission
+from serve.http.rounds import Look, Rounds, Submission
 from serve.store.contract import Idempotency, Submitted
-from serve.tasks import NewTask
+from serve.tasks import NewTask, StoredTask
 
 
 class Doubler:
@@ -150,3 +151,30 @@ def test_one_who_is_past_the_limit_does_not_stop_the_others(room: int) -> None:
     answers = submitted(book, *(Submission((task(str(n)),), 1.0, max_since=(0.0, 9)) for n in range(4)))
     assert [isinstance(one, Submitted) for one in answers] == [n < room for n in range(4)]
     assert all(isinstance(one, Submitted | DailyLimitError) for one in answers)
+
+
+def test_the_positions_of_all_who_look_are_asked_for_once_and_not_again_at_once() -> None:
+    tasks = [
+        StoredTask.model_construct(id=str(n), key_id="a", seq=n, priority=0, status=status, deleted=False)
+        for n, status in enumerate((Status.PENDING, Status.RUNNING, Status.PENDING, Status.PENDING))
+    ]
+    asked: list[list[str]] = []
+
+    class Places:
+        def get_many(self, task_ids: Sequence[str]) -> tuple[StoredTask, ...]:
+            return tuple(tasks[int(task_id)] for task_id in task_ids if task_id.isdecimal())
+
+        def positions(self, waiting: Sequence[StoredTask]) -> tuple[int, ...]:
+            asked.append([task.id for task in waiting])
+            return tuple(10 * task.seq for task in waiting)
+
+    rounds = Rounds(Places())  # type: ignore[arg-type]
+    looks = [Look("0", "a"), Look("1", "a"), Look("2", "a"), Look("0", "a"), Look("2", "b"), Look("nobody", "a")]
+    seen = [(0, 0), (1, None), (2, 20), (0, 0), None, None]
+    for _ in range(2):
+        answers = [
+            (answer[0].seq, answer[1]) if isinstance(answer, tuple) else answer for answer in rounds._look(looks)
+        ]
+        assert answers == seen
+    rounds._look([Look("3", "a")])
+    assert [sorted(each) for each in asked] == [["0", "2"], ["3"]]

@@ -3,6 +3,7 @@
 import math
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 import pytest
 
@@ -11,7 +12,7 @@ from schemas.errors import PermanentError
 from schemas.request import Request
 from serve.errors import DailyLimitError, IdempotencyError
 from serve.store.contract import Idempotency, Store
-from serve.store.tasks import MOST_AHEAD
+from serve.store.positions import MOST_AHEAD
 from serve.tasks import Constraints
 from tests.serve.store.samples import NOW, ended, failure, group, leased, new_task, now_of, submitted, success
 
@@ -209,15 +210,27 @@ class TestLimits:
 class TestQueue:
     def test_position_is_by_priority_and_then_by_acceptance(self, store: Store) -> None:
         low, first, second, high = (submitted(store, priority=p)[0] for p in (-1, 0, 0, 5))
-        assert [store.tasks.position(task) for task in (high, first, second, low)] == [0, 1, 2, 3]
+        assert store.tasks.positions((high, first, second, low)) == (0, 1, 2, 3)
+        assert [store.tasks.positions((task,)) for task in (low, high)] == [(3,), (0,)]
         leased(store, first)
-        assert store.tasks.position(second) == 1
-        assert store.tasks.position(now_of(store, first)) == 0
+        assert store.tasks.positions((second, now_of(store, first))) == (1, 0)
+        assert store.tasks.positions(()) == ()
+
+    def test_positions_are_right_whichever_tasks_are_asked_for_together(self, store: Store) -> None:
+        chance = Random(1)
+        tasks = [submitted(store, priority=chance.choice((-100, -1, 0, 0, 0, 7, 100)))[0] for _ in range(60)]
+        for task in chance.sample(tasks, 15):
+            leased(store, task)
+        waiting = sorted(store.tasks.pending(), key=lambda task: (-task.priority, task.seq))
+        for count in (1, 2, 5, len(waiting)):
+            some = chance.sample(waiting, count)
+            assert store.tasks.positions(some) == tuple(waiting.index(task) for task in some)
 
     def test_position_is_capped(self, store: Store) -> None:
         tasks = store.tasks.submit([new_task() for _ in range(MOST_AHEAD + 2)], NOW).tasks
-        assert store.tasks.position(tasks[MOST_AHEAD - 1]) == MOST_AHEAD - 1
-        assert store.tasks.position(tasks[-1]) == MOST_AHEAD
+        near, far = tasks[MOST_AHEAD - 1], tasks[-1]
+        assert store.tasks.positions((near,)) == (MOST_AHEAD - 1,)
+        assert store.tasks.positions((far, near, tasks[5])) == (MOST_AHEAD, MOST_AHEAD - 1, 5)
 
     def test_pending_goes_on_from_a_seq_and_keeps_to_its_limit(self, store: Store) -> None:
         tasks = submitted(store, 5)

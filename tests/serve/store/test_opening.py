@@ -109,7 +109,7 @@ def test_sqlite_counts_those_ahead_without_looking_at_a_row(tmp_path: Path) -> N
     asked: list[str] = []
     database: Database = store._db  # type: ignore[attr-defined]
     event.listen(database._reader, "before_cursor_execute", lambda *told: asked.append(told[2]))
-    store.tasks.position(task)
+    store.tasks.positions((task,))
     connection = sqlite3.connect(tmp_path / "tasks.sqlite")
     plan = connection.execute(f"EXPLAIN QUERY PLAN {asked[0]}", [0] * asked[0].count("?")).fetchall()
     searches = [row[-1] for row in plan if row[-1].startswith(("SEARCH", "SCAN tasks"))]

@@ -1,0 +1,60 @@
+"""How many PENDING tasks come before each of some: higher priority first, then order of acceptance.
+
+One statement, whose parts count what lies between one asked place and the next: together they pass over the queue once,
+by its index alone, however many ask.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+from sqlalchemy import Connection, text
+
+from schemas.clip import Status
+
+MOST_AHEAD = 10_000
+
+Place = tuple[int, int]
+"""(priority, seq)"""
+
+_COUNT = "(SELECT COUNT(*) FROM (SELECT 1 FROM tasks {hint} WHERE status = '{pending}' AND {where} LIMIT {most}) x)"
+_ABOVE = "priority > :a{n}"
+_BETWEEN = "priority > :a{n} AND priority < :b{n}"
+_TO = "priority = :a{n} AND seq < :b{n}"
+_FROM = "priority = :a{n} AND seq >= :b{n}"
+_FROM_TO = "priority = :a{n} AND seq >= :b{n} AND seq < :c{n}"
+
+
+def positions(connection: Connection, places: Sequence[Place], *, is_sqlite: bool) -> Mapping[Place, int]:
+    """For each place, no more than `MOST_AHEAD`."""
+    if not places:
+        return {}
+    asked = sorted(set(places), key=lambda place: (-place[0], place[1]))
+    ranges, ends = _ranges(asked)
+    hint = "INDEXED BY tasks_ahead" if is_sqlite else ""
+    counts = ", ".join(
+        _COUNT.format(hint=hint, pending=Status.PENDING, where=where.format(n=n), most=MOST_AHEAD)
+        for n, (where, _) in enumerate(ranges)
+    )
+    told = {f"{'abc'[place]}{n}": value for n, (_, values) in enumerate(ranges) for place, value in enumerate(values)}
+    found = connection.execute(text(f"SELECT {counts}"), told).one()
+    ahead = list(accumulate(found))
+    return {place: min(MOST_AHEAD, ahead[end]) for place, end in zip(asked, ends, strict=True)}
+
+
+def _ranges(asked: Sequence[Place]) -> tuple[list[tuple[str, tuple[int, ...]]], list[int]]:
+    """What to count, in order, and for each place the last range before it."""
+    ranges: list[tuple[str, tuple[int, ...]]] = []
+    ends: list[int] = []
+    last: Place | None = None
+    for priority, seq in asked:
+        if last is not None and last[0] == priority:
+            ranges.append((_FROM_TO, (priority, last[1], seq)))
+        else:
+            if last is None:
+                ranges.append((_ABOVE, (priority,)))
+            else:
+                ranges += [(_FROM, last), (_BETWEEN, (priority, last[0]))]
+            ranges.append((_TO, (priority, seq)))
+        ends.append(len(ranges) - 1)
+        last = priority, seq
+    return ranges, ends
