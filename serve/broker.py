@@ -10,26 +10,28 @@ import json
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from time import time
 
-from cluster.calibration import CalibrationState, Calibrator
 from cluster.dispatch import Dispatcher, Start
 from cluster.dispatch import Group as Place
 from cluster.eta import EtaBook
-from cluster.fit import Measured
 from cluster.routing import Choice
 from cluster.terms import PoolView, Wanted
 from schemas.catalog import Catalog
 from schemas.clip import Status
 from schemas.task import RenderBatch
 from serve.config import ServeConfig
+from serve.demand import demands
 from serve.ends import Ends
 from serve.fits import Fits
-from serve.fleet import CALIBRATION, NOTE, FleetReport
-from serve.messages import Beat, Hello, LoadFailure, Results, Work
+from serve.fleet import NOTE, FleetReport
+from serve.handed import Handed
+from serve.learnt import Learnt
+from serve.messages import WAITING, Beat, Begun, Hello, LoadFailure, Results, Work
 from serve.metrics import DispatchMetrics
+from serve.overdue import Overdue
 from serve.roster import Roster
 from serve.store.contract import Store
 from serve.tasks import StoredTask
@@ -59,9 +61,8 @@ class Broker:
         self._config, self._served, self._store, self._now = config, served, store, now
         self._on_work = on_work
         self.metrics = metrics or DispatchMetrics()
-        note = store.notes.read(CALIBRATION)
-        known = CalibrationState.model_validate(note) if note else None
-        self._calibrator = Calibrator(served.variants.values(), known)
+        self._learnt = Learnt(served, store.notes, self.metrics)
+        self._calibrator = self._learnt.calibrator
         self._book = EtaBook()
         self._ends = Ends(config.queue, store.tasks, self._book, self.metrics)
         places = [Place(name, price_usd_per_hour=0.0) for name in accelerators]
@@ -73,7 +74,8 @@ class Broker:
         self._fits = Fits(served)
         self._lock = threading.RLock()
         self._waiting = Waiting()
-        self._ready: dict[str, Work] = {}
+        self._handed = Handed()
+        self._overdue = Overdue(store.tasks)
         self._last_seq = 0
         self._due: defaultdict[str, float] = defaultdict(float)
         self._draining = False
@@ -87,34 +89,44 @@ class Broker:
         """The replica is free, or nearly: its next batch, or None when there is nothing for it now."""
         with self._lock:
             now = self._now()
+            self._go_on(hello.replica, hello.variant, ((x.task_id, x.epoch) for x in hello.holds), now)
             if self._draining:
                 self.roster.heard(hello.replica, now)
-                return self._ready.pop(hello.replica, None)
+                return self._handed.answer(hello)
             if self.roster.greet(hello, now):
                 self._reroute(self.roster.join(hello, now), now)
-            if hello.replica in self._ready:
-                return self._ready.pop(hello.replica)
+            if work := self._handed.answer(hello):
+                return work
             self._begin(self._policy.free(hello.replica, now), now)
-            return self._ready.pop(hello.replica, None)
+            return self._handed.answer(hello)
+
+    def begun(self, said: Begun) -> None:
+        """The replica calls its model for these. Waits for nothing: the model waits for this."""
+        self._handed.begun(said)
 
     def beat(self, beat: Beat) -> tuple[str, ...]:
         """Heartbeat of a replica; answers the ids of the tasks that it must stop."""
+        begun = frozenset((at.task_id, at.epoch) for at in beat.progress if at.stage != WAITING)
+        self._handed.begun(Begun(beat.replica, begun))
         with self._lock:
             now = self._now()
             self.roster.heard(beat.replica, now, beat.variant if beat.progress else "")
-            return self._store.tasks.renew(beat.progress, now + self._config.queue.lease_s)
+            stop = self._store.tasks.renew(beat.progress, now + self._config.queue.lease_s)
+            on = self._go_on(beat.replica, beat.variant, ((at.task_id, at.epoch) for at in beat.progress), now)
+            return tuple(task_id for task_id in stop if task_id not in on)
 
     def done(self, results: Results) -> None:
         """Attempts have ended. Idempotent: a repeated or stale message changes nothing."""
+        leases = frozenset((ended.lease.task_id, ended.lease.epoch) for ended in results.ended)
+        self._handed.begun(Begun(results.replica, leases))
         with self._lock:
             now = self._now()
             self.roster.heard(results.replica, now)
             self.roster.rendered(results, now)
+            self._go_on(results.replica, results.group.variant, leases, now)
             for ended in results.ended:
                 self._ends.ended(ended, now)
-            whole = all(e.outcome is not None and e.outcome.status is Status.SUCCEEDED for e in results.ended)
-            if whole and results.render_s > 0 and results.ended:
-                self._learn(results)
+            self._learnt.observe(results, self.roster.accelerator_of(results.group.variant))
 
     def failed_to_load(self, failure: LoadFailure) -> None:
         """A replica could not load its variant: its pool is down for a while, and tasks go elsewhere."""
@@ -140,7 +152,10 @@ class Broker:
                 self._reroute(self.roster.tend(now), now)
                 self._mind_late(now)
                 for task in self._store.tasks.expired(now) if now >= self._patient_until else ():
-                    self._ends.retry(task, task.epoch, "its replica was lost", "ReplicaLost", now)
+                    if holder := self._handed.holder(task.id, task.epoch):
+                        self._take_back(holder, "it never began", now)
+                    elif self._ends.retry(task, task.epoch, "its replica was lost", "ReplicaLost", now):
+                        self._overdue.add(task)
                 for task in self._store.tasks.waiting_again(now):
                     starts += self._enter(task, now)
                 for key_id in self._store.tasks.throttled_keys():
@@ -154,7 +169,7 @@ class Broker:
             if self._is_due("note", now, _NOTE_S):
                 self._publish(now)
             if self._is_due("keep", now, _KEEP_S):
-                self._store.notes.write(CALIBRATION, self._calibrator.state.model_dump(mode="json"))
+                self._learnt.keep()
                 self._tidy()
 
     def drain(self) -> None:
@@ -203,7 +218,9 @@ class Broker:
 
     def _estimate(self, pool: PoolView, wanted: Wanted) -> float:
         group = self._waiting.groups(wanted.task)[pool.variant.name]
-        return seconds_of(self._calibrator, pool.variant, pool.accelerator, group, len(self._waiting.alike(group)))
+        return seconds_of(
+            self._calibrator, pool.variant, pool.accelerator, group, len(self._waiting.alike(group))
+        )
 
     def _note_fallback(self, task: StoredTask, choice: Choice) -> None:
         story = choice.story
@@ -224,7 +241,7 @@ class Broker:
             if work is None:
                 queue += self._policy.free(start.replica, now)
                 continue
-            self._ready[str(start.replica)] = work
+            self._handed.give(str(start.replica), work)
             self._on_work(str(start.replica))
 
     def _work(self, start: Start, now: float) -> Work | None:
@@ -255,15 +272,14 @@ class Broker:
             fallback=excuses,
         )
         for seq in seqs:
-            self._waiting.forget(seq)
-            if seq != start.task and seq in self._policy.timelines.waiting:
-                self._policy.withdraw(seq, now)
+            self._forget(seq, now)
         if not leases:
             return None
         extra_s = seconds_of(self._calibrator, pool.variant, pool.accelerator, group, len(leases)) * len(leases)
         self._policy.extend(start.replica, extra_s, now)
         held = [tasks[lease.seq] for lease in leases]
         for task in held:
+            self._overdue.taken(task.id)
             self._ends.began(task)
             self.metrics.started(start.variant, now - task.created_at)
             if task.offer.variant != start.variant:
@@ -287,23 +303,36 @@ class Broker:
 
     # -- losses and notes ---------------------------------------------------------------------------------------------
 
-    def _learn(self, results: Results) -> None:
-        group, accelerator = results.group, self.roster.accelerator_of(results.group.variant)
-        call = Measured(group.shape, group.steps, group.guidance, len(results.ended), results.render_s)
-        self._calibrator.observe(group.variant, accelerator, call)
-        pool = f"{group.variant}/{accelerator}"
-        self.metrics.rendered(group.variant, group.shape, results.render_s, len(results.ended), pool=pool)
-
     def _lose(self, replicas: list[str], now: float, why: str) -> None:
         for replica in replicas:
             log.warning("replica %s %s: its tasks go elsewhere", replica, why)
             moved = self.roster.leave(replica, now)
             self._begun.pop(replica, None)
-            work = self._ready.pop(replica, None)
-            if work is not None:
-                for lease in work.leases:  # never reached it: no attempt of theirs has failed
-                    self._store.tasks.give_back(lease.task_id, lease.epoch, f"replica {why}", now)
+            self._take_back(replica, why, now)
             self._reroute(moved, now)
+
+    def _take_back(self, replica: str, why: str, now: float) -> None:
+        """What the replica was given and has not begun waits again, as if it had never been given."""
+        work = self._handed.take(replica)
+        ids = [] if work is None else self._ends.not_begun(work.leases, f"replica {replica} {why}", now)
+        starts: list[Start] = []
+        for task in self._store.tasks.get_many(ids):
+            if task.status is Status.PENDING:
+                starts += self._enter(task, now)
+        self._begin(starts, now)
+
+    def _go_on(self, replica: str, variant: str, leases: Iterable[tuple[str, int]], now: float) -> set[str]:
+        """A replica that was only slow goes on with what ran out meanwhile and nobody else took: the tasks' ids."""
+        found = self._overdue.go_on(replica, variant, leases, now + self._config.queue.lease_s, now)
+        for task in found:
+            self._forget(task.seq, now)
+        return {task.id for task in found}
+
+    def _forget(self, seq: int, now: float) -> None:
+        """It waits no more."""
+        self._waiting.forget(seq)
+        if seq in self._policy.timelines.waiting:
+            self._policy.withdraw(seq, now)
 
     def _mind_late(self, now: float) -> None:
         """What takes longer than predicted goes on for a while yet: nobody queues behind it as if it ended now."""
@@ -329,25 +358,14 @@ class Broker:
             return self._report(self._now())
 
     def _report(self, now: float) -> FleetReport:
-        pools = self.roster.reports(self._depths(), now)
+        waits = demands(self._policy, self._waiting, now)
+        pools = self.roster.reports(waits, now)
         return FleetReport(at=now, pools=pools, ratios=self._book.table(), draining=self._draining)
-
-    def _depths(self) -> dict[str, int]:
-        depths = dict.fromkeys(self._served.variants, 0)
-        for seq, replica in self._policy.timelines.waiting.items():
-            if seq in self._waiting:
-                depths[self.roster.variant_of(replica)] += 1
-        return depths
 
     def _publish(self, now: float) -> None:
         report = self._report(now)
         self._store.notes.write(NOTE, report.model_dump(mode="json"))
-        self.metrics.queued({pool.variant: pool.queued for pool in report.pools})
-        self.metrics.forget_pools({pool.name for pool in report.pools})
-        for pool in report.pools:
-            self.metrics.replicas(
-                pool.name, up=pool.replicas, starting=pool.starting, busy=pool.busy, backlog_s=pool.backlog_s
-            )
+        self.metrics.fleet(report)
 
     def _tidy(self) -> None:
         """Forget tasks that were cancelled while they waited, and count what only the store knows."""
@@ -355,15 +373,14 @@ class Broker:
         self.metrics.webhooks(self._store.deliveries.counts())
         self.metrics.dead_letters(counts.dead)
         self.metrics.throttled(counts.by_status[Status.THROTTLED])
+        self._overdue.keep(self._waiting)
         if len(self._waiting) <= counts.by_status[Status.PENDING]:
             return
         known = list(self._waiting)
         for first in range(0, len(known), 500):
             for task in self._store.tasks.get_many([task.id for task in known[first : first + 500]]):
                 if task.status is not Status.PENDING and task.seq in self._waiting:
-                    self._waiting.forget(task.seq)
-                    if task.seq in self._policy.timelines.waiting:
-                        self._policy.withdraw(task.seq, self._now())
+                    self._forget(task.seq, self._now())
 
     # -- how many ------------------------------------------------------------------------------------------------
 
@@ -371,20 +388,8 @@ class Broker:
         """Replicas by variant that the present demand asks for, on a cluster of so many GPUs and CPUs."""
         with self._lock:
             now = self._now()
-            work_s = dict.fromkeys(self._served.variants, 0.0)
-            oldest_s = dict.fromkeys(self._served.variants, 0.0)
-            for lane in self._policy.timelines.lanes:
-                variant = self.roster.variant_of(lane.name)
-                held = [
-                    *lane.queue,
-                    *([lane.running] if lane.running and self.roster.is_placeholder(lane.name) else []),
-                ]
-                for planned in held:
-                    task = self._waiting.get(planned.task)
-                    if task is not None:
-                        work_s[variant] += planned.work_s
-                        oldest_s[variant] = max(oldest_s[variant], now - task.created_at)
-            return self.roster.sizes(work_s, oldest_s, (gpus, cpus), now)
+            waits = demands(self._policy, self._waiting, now)
+            return self.roster.sizes(waits, (gpus, cpus), now)
 
 
 def _as_json(entries: list[dict[str, object]]) -> str:

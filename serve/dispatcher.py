@@ -17,7 +17,7 @@ from serve.broker import Broker
 from serve.config import ServeConfig
 from serve.keys import load_secret
 from serve.logs import configure
-from serve.messages import Beat, Hello, LoadFailure, Results, Work
+from serve.messages import Beat, Begun, Hello, LoadFailure, Results, Work
 from serve.metrics import DispatchMetrics
 from serve.replica import POLL_S
 from serve.scaler import Scaler
@@ -79,6 +79,9 @@ class Dispatcher:
         except TimeoutError:
             return None
         return await asyncio.to_thread(self._broker.pull, hello)
+
+    async def begun(self, said: Begun) -> None:
+        self._broker.begun(said)  # at once: a model waits for this
 
     async def beat(self, beat: Beat) -> tuple[str, ...]:
         return await asyncio.to_thread(self._broker.beat, beat)

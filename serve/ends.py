@@ -8,9 +8,11 @@ from serve.config import Queue
 from serve.messages import Ended
 from serve.metrics import DispatchMetrics
 from serve.store.contract import TaskStore
-from serve.tasks import Outcome, StoredTask
+from serve.tasks import Lease, Outcome, StoredTask
 
 log = logging.getLogger(__name__)
+
+_LOSSES = 8
 
 
 class Ends:
@@ -51,8 +53,22 @@ class Ends:
         if offer.raw_s > 0:
             self._book.complete(Eta(estimate_s, p90_s, offer.regime, offer.raw_s), took_s)
 
-    def retry(self, task: StoredTask, epoch: int, error: str, cause: str, now: float) -> None:
-        """A failed attempt: back into the queue, or dead after `max_attempts`."""
+    def not_begun(self, leases: tuple[Lease, ...], why: str, now: float) -> list[str]:
+        """Leases of which nobody began anything end, at no cost; the tasks' ids."""
+        ids = []
+        for lease in leases:
+            self._running.pop(lease.task_id, None)
+            # Hardly anything is lost so often before it begins: from then on it counts, so that it ends.
+            spent = lease.epoch >= _LOSSES * self._queue.max_attempts
+            if spent:
+                for task in self._tasks.get_many([lease.task_id]):
+                    self.retry(task, lease.epoch, why, "NotBegun", now)
+            elif self._tasks.give_back(lease.task_id, lease.epoch, why, now, spent=False):
+                ids.append(lease.task_id)
+        return ids
+
+    def retry(self, task: StoredTask, epoch: int, error: str, cause: str, now: float) -> bool:
+        """A failed attempt: back into the queue (True), or dead after `max_attempts`."""
         if task.attempts >= self._queue.max_attempts:
             outcome = Outcome(
                 status=Status.FAILED,
@@ -63,10 +79,12 @@ class Ends:
             )
             if self._tasks.finish(task.id, epoch, outcome, now):
                 self._metrics.finished(outcome.variant, Status.FAILED)
-            return
+            return False
         wait_s = self._queue.retry_base_s * 2.0 ** (task.attempts - 1)
-        if self._tasks.give_back(task.id, epoch, error, now + wait_s):
+        again = self._tasks.give_back(task.id, epoch, error, now + wait_s)
+        if again:
             self._metrics.retried(cause)
+        return again
 
     def give_up(self, task: StoredTask, why: str, now: float) -> None:
         """End a task that nobody holds, and that nobody ever can."""

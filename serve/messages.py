@@ -6,14 +6,17 @@ from schemas.task import Group, RenderBatch
 from serve.store.contract import Progress
 from serve.tasks import Lease, Outcome
 
+WAITING = "waiting"  # the stage of a task that its replica has and has not begun
+
 
 @dataclass(frozen=True)
 class Hello:
-    """A replica asks for work: who it is, and what loading took."""
+    """A replica asks for work: who it is, what loading took, and what it has already (an answer may have been lost)."""
 
     replica: str
     variant: str
     load_s: float = 0.0
+    holds: tuple[Lease, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,14 @@ class Work:
     leases: tuple[Lease, ...]
     queue_s: tuple[float, ...]
     lease_s: float
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A replica is about to render: from here on it is an attempt. `leases` are (task id, epoch)."""
+
+    replica: str
+    leases: frozenset[tuple[str, int]]
 
 
 @dataclass(frozen=True)

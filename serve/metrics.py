@@ -14,6 +14,8 @@ from threading import Lock
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from serve.fleet import FleetReport
+
 __all__ = ["CONTENT_TYPE_LATEST", "DispatchMetrics", "IngressMetrics"]
 
 OTHER = "other"
@@ -80,6 +82,13 @@ class DispatchMetrics:
         self._variants: set[str] = set()
         for kept in ("yes", "no"):
             self._bound.labels(kept)
+
+    def fleet(self, report: FleetReport) -> None:
+        """Every pool and its queue as the report has them."""
+        self.queued({pool.variant: pool.queued for pool in report.pools})
+        self.forget_pools({pool.name for pool in report.pools})
+        for pool in report.pools:
+            self.replicas(pool.name, up=pool.replicas, starting=pool.starting, busy=pool.busy, backlog_s=pool.backlog_s)
 
     def queued(self, depth: Mapping[str, int]) -> None:
         """The queue as it is now, by variant. A variant that is no longer named has nothing waiting."""

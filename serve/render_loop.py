@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from actors.publisher import Publisher
@@ -20,7 +20,7 @@ from schemas.clip import Record, Status
 from schemas.errors import BadOutputError, CancelledError, MediaError, RushesError, is_transient
 from schemas.task import RenderBatch
 from serve.config import Queue
-from serve.messages import Beat, Ended, Hello, Results, Work
+from serve.messages import WAITING, Beat, Begun, Ended, Hello, Results, Work
 from serve.store.contract import Progress
 from serve.tasks import Lease, Outcome
 
@@ -38,6 +38,10 @@ class Link(Protocol):
         """The next batch. Waits a while for one; None when there was none."""
         ...
 
+    def begun(self, said: Begun) -> None:
+        """Told before the model is called: what ends the process then has cost an attempt."""
+        ...
+
     def beat(self, beat: Beat) -> tuple[str, ...]: ...
     def done(self, results: Results) -> None: ...
 
@@ -48,7 +52,7 @@ class _Held:
 
     lease: Lease
     progress: float = 0.0
-    stage: str = "waiting"
+    stage: str = WAITING
 
 
 class RenderLoop:
@@ -117,7 +121,9 @@ class RenderLoop:
         pause_s = _FIRST_PAUSE_S
         while not self._stopping.is_set():
             try:
-                work = self._link.pull(self._hello)
+                with self._lock:
+                    holds = tuple(held.lease for held in self._held.values())
+                work = self._link.pull(replace(self._hello, holds=holds))
             except Exception as error:
                 log.info("the dispatcher does not answer (%s): asking again", type(error).__name__)
                 self._stopping.wait(pause_s)
@@ -141,6 +147,7 @@ class RenderLoop:
         with self._lock:
             for lease in work.leases:
                 self._held.setdefault(lease.task_id, _Held(lease)).stage = "rendering"
+        self._say_begun(work)
         work, done_before = self._leave_out_found(work)
         ended = [Ended(lease, _success(record)) for lease, record in done_before]
         coming: Future[Work | None] | None = None
@@ -177,17 +184,24 @@ class RenderLoop:
         self._wait_for_published(_UNPUBLISHED_BATCHES - 1)
         return coming
 
+    def _say_begun(self, work: Work) -> None:
+        said = Begun(self._hello.replica, frozenset((lease.task_id, lease.epoch) for lease in work.leases))
+        try:
+            self._link.begun(said)
+        except Exception as error:  # heartbeats say it too
+            log.info("the dispatcher does not answer (%s): rendering all the same", type(error).__name__)
+
     def _wait_for_published(self, most: int = 0) -> None:
         """Until no more than so many batches are being published."""
         while len(self._unpublished) > most:
             self._unpublished.pop(0).result()
 
     def _leave_out_found(self, work: Work) -> tuple[Work, list[tuple[Lease, Record]]]:
-        """Later attempts first look whether the clip is there: the process that stored it may have died just then."""
+        """Later leases first look whether the clip is there: the process that stored it may have died just then."""
         found: list[tuple[Lease, Record]] = []
         rest = []
         for task, lease, queue_s in zip(work.batch.tasks, work.leases, work.queue_s, strict=True):
-            record = self._publisher.found(task, work.batch.group) if lease.attempt > 1 else None
+            record = self._publisher.found(task, work.batch.group) if lease.epoch > 1 else None
             if record is None:
                 rest.append((task, lease, queue_s))
             else:

@@ -22,7 +22,7 @@ from schemas.config import read_config
 from schemas.errors import RushesError, is_transient
 from serve.config import ServeConfig
 from serve.logs import configure
-from serve.messages import Beat, Hello, LoadFailure, Results, Work
+from serve.messages import Beat, Begun, Hello, LoadFailure, Results, Work
 from serve.render_loop import RenderLoop
 from storage import keys
 from storage.store import open_store
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 DISPATCHER = "Dispatcher"
 POLL_S = 2.0
 _CALL_S = 30.0
+_BEGUN_S = 2.0  # a dispatcher that is away keeps nobody from rendering
 
 Wrap = Callable[[Model], Model]
 
@@ -53,6 +54,9 @@ class DispatcherLink:
 
     def pull(self, hello: Hello) -> Work | None:
         return self._handle.pull.remote(hello).result(timeout_s=POLL_S + _CALL_S)
+
+    def begun(self, said: Begun) -> None:
+        self._handle.begun.remote(said).result(timeout_s=_BEGUN_S)
 
     def beat(self, beat: Beat) -> tuple[str, ...]:
         return self._handle.beat.remote(beat).result(timeout_s=_CALL_S)

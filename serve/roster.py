@@ -6,7 +6,7 @@ one pulls. A variant that cannot be loaded has neither, and its tasks fall back.
 """
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cluster.calibration import Calibrator
@@ -16,6 +16,7 @@ from cluster.sizing import SizingOptions, VariantDemand, size
 from cluster.timeline import FixedMemory
 from schemas.catalog import Catalog, Variant
 from serve.config import ServeConfig
+from serve.demand import Demand
 from serve.fleet import PoolReport
 from serve.messages import Hello, LoadFailure, Results
 from serve.tasks import StoredTask
@@ -225,7 +226,7 @@ class Roster:
             return "is down"
         return "is not loaded" if kind.placeholder else "is busy"
 
-    def reports(self, depths: dict[str, int], now: float) -> tuple[PoolReport, ...]:
+    def reports(self, waits: Mapping[str, Demand], now: float) -> tuple[PoolReport, ...]:
         """Every pool as it is now."""
         found = []
         for name, kind in self._kinds.items():
@@ -240,7 +241,7 @@ class Roster:
                     replicas=len(mine),
                     starting=max(0, kind.target - len(mine)),
                     busy=sum(bool(known.tasks) for known in mine),
-                    queued=depths.get(name, 0),
+                    queued=waits[name].tasks,
                     backlog_s=max(0.0, total_s if mine else total_s - kind.start_s),
                     load_s=load_s,
                     healthy=bool(mine) or kind.placeholder,
@@ -256,10 +257,8 @@ class Roster:
 
     # -- how many ------------------------------------------------------------------------------------------------
 
-    def sizes(
-        self, work_s: dict[str, float], oldest_s: dict[str, float], budget: tuple[float, float], now: float
-    ) -> dict[str, int]:
-        """Replicas by variant: `work_s` waits, the oldest for `oldest_s`; `budget` is (GPUs, CPUs) of the cluster."""
+    def sizes(self, waits: Mapping[str, Demand], budget: tuple[float, float], now: float) -> dict[str, int]:
+        """Replicas by variant, for what waits; `budget` is (GPUs, CPUs) of the cluster."""
         options = SizingOptions(idle_s=self._config.pools.idle_to_zero_s)
         sizes: dict[str, int] = {}
         for on_gpu, units in ((True, budget[0]), (False, budget[1])):
@@ -272,7 +271,7 @@ class Roster:
                 mine = self._up(name)
                 strangers = self._busy_strangers(name, now)
                 # What runs is work too: a busy replica is not given back.
-                backlog_s = work_s.get(name, 0.0) + _BUSY_S * (strangers + sum(bool(known.tasks) for known in mine))
+                backlog_s = waits[name].work_s + _BUSY_S * (strangers + sum(bool(known.tasks) for known in mine))
                 if now < kind.down_until:
                     least, most = 0, max(1, len(mine))
                 demands.append(
@@ -283,7 +282,7 @@ class Roster:
                         load_s=kind.start_s,
                         replicas=max(kind.target, len(mine) + strangers),
                         idle_s=0.0 if backlog_s else max(0.0, now - kind.worked_at),
-                        waited_s=oldest_s.get(name, 0.0),
+                        waited_s=waits[name].oldest_s,
                         gpus=needs.gpus if on_gpu else needs.cpus,
                         minimum=least,
                         maximum=max(most, least),

@@ -106,8 +106,13 @@ class TaskStore(Protocol):
         """End a task for good, and make its webhook due, in one transaction. False: stale, nothing was changed.
         A task that was cancelled meanwhile ends CANCELLED whatever the outcome says, with the outcome's bill."""
 
-    def give_back(self, task_id: str, epoch: int, error: str, not_before: float) -> bool:
-        """A failed attempt that is worth another: PENDING again, lease cleared. False: stale."""
+    def give_back(self, task_id: str, epoch: int, error: str, not_before: float, *, spent: bool = True) -> bool:
+        """A failed attempt that is worth another: PENDING again, lease cleared. False: stale. Not `spent`: nobody
+        began it, so it was no attempt, and its holder can never take it up again."""
+
+    def take_up(self, task_id: str, epoch: int, holder: str, until: float, now: float) -> bool:
+        """A lease that was given back goes on, in the same attempt, unless the task was leased again, or ended, or was
+        cancelled: its holder was only slow. False: nothing was changed."""
 
     def expired(self, now: float) -> tuple[StoredTask, ...]:
         """RUNNING tasks whose lease ran out."""

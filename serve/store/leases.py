@@ -89,6 +89,20 @@ _GIVE_BACK = (
         stage="",
         last_error=bindparam("why"),
         not_before=bindparam("at"),
+        attempts=tasks.c.attempts - bindparam("unspent"),
+        epoch=tasks.c.epoch + bindparam("unspent"),  # fenced: a lease that goes on would be an attempt
+    )
+)
+_TAKE_UP = (
+    update(tasks)
+    .where(
+        tasks.c.id == bindparam("task"),
+        tasks.c.epoch == bindparam("of"),
+        tasks.c.status == Status.PENDING.value,
+        tasks.c.cancelled_at.is_(None),
+    )
+    .values(
+        status=Status.RUNNING.value, holder=bindparam("by"), lease_until=bindparam("until"), started_at=bindparam("now")
     )
 )
 _LIVE_OF_BATCH = (
@@ -164,7 +178,9 @@ class Leases:
         return True
 
     @writing
-    def give_back(self, connection: Connection, task_id: str, epoch: int, error: str, not_before: float) -> bool:
+    def give_back(
+        self, connection: Connection, task_id: str, epoch: int, error: str, not_before: float, *, spent: bool = True
+    ) -> bool:
         """One that was cancelled meanwhile ends CANCELLED, as of when that was asked for."""
         task = connection.execute(_ONE, {"task": task_id}).one_or_none()
         if task is None or not _holds(task, epoch):
@@ -172,8 +188,14 @@ class Leases:
         if task.cancelled_at is not None:
             _end(connection, [task], Outcome(status=Status.CANCELLED, variant=task.variant), task.cancelled_at)
         else:
-            connection.execute(_GIVE_BACK, {"task": task_id, "why": error, "at": not_before})
+            told = {"task": task_id, "why": error, "at": not_before, "unspent": 0 if spent else 1}
+            connection.execute(_GIVE_BACK, told)
         return True
+
+    @writing
+    def take_up(self, connection: Connection, task_id: str, epoch: int, holder: str, until: float, now: float) -> bool:
+        told = {"task": task_id, "of": epoch, "by": holder, "until": until, "now": now}
+        return connection.execute(_TAKE_UP, told).rowcount > 0
 
     @reading
     def expired(self, connection: Connection, now: float) -> tuple[StoredTask, ...]:

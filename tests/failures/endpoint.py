@@ -340,7 +340,7 @@ class Endpoint:
     def ask(self, method: str) -> Any:
         """The dispatcher."""
         handle = ray_serve.get_deployment_handle(DISPATCHER, APP)
-        return getattr(handle, method).remote().result(timeout_s=30)
+        return getattr(handle, method).remote().result(timeout_s=PATIENCE_S)
 
     def wait_for_pools(self, **replicas: int) -> None:
         def there() -> bool:
@@ -359,7 +359,7 @@ def endpoint(folder: Path, catalog: str, pools: Pools, queue: Queue) -> Iterator
     ray_serve.start(http_options={"host": config.host, "port": config.port}, proxy_location="HeadOnly")
     try:
         deploy(config, catalog, script)
-        client = httpx.Client(base_url=config.origin, timeout=30.0)
+        client = httpx.Client(base_url=config.origin, timeout=PATIENCE_S)
         with Endpoint(folder, config, script, open_store(config.database_url), client) as found:
             yield found
     finally:
@@ -386,7 +386,7 @@ def pids_of(deployment: str) -> list[int]:
         if actor["name"].startswith(prefix):
             with suppress(RayActorError, ValueError):  # it has died meanwhile
                 handle = ray.get_actor(actor["name"], actor["namespace"])
-                pids.append(int(ray.get(handle.__ray_call__.remote(lambda self: os.getpid()), timeout=30)))
+                pids.append(int(ray.get(handle.__ray_call__.remote(lambda self: os.getpid()), timeout=PATIENCE_S)))
     return pids
 
 

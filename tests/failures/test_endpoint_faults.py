@@ -19,7 +19,7 @@ from serve.tasks import StoredTask
 from tests.failures import endpoint as support
 from tests.failures.endpoint import Endpoint, catalog_text, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 CATALOG = catalog_text(small=["spare"], spare=[], broken=["spare"], absent=["spare"])
 POOLS = Pools(
@@ -139,6 +139,20 @@ def test_a_replica_that_wakes_after_its_lease_can_neither_finish_nor_overwrite(b
     assert (clip.stat().st_mtime_ns, clip.read_bytes()) == written
 
 
+def test_a_replica_that_froze_goes_on_with_what_nobody_else_has_taken(both: Endpoint) -> None:
+    (frozen,) = both.holding("frozen", point="step", model="spare")
+    pid = both.script.wait("at step", "frozen")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        both.script.go_on("frozen", "step")
+        wait_until(lambda: both.statuses(frozen) == [Status.PENDING], "its lease to run out")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    (task,) = both.succeeded(frozen)
+    assert (task.attempts, task.epoch) == (1, 1)
+    assert len(both.script.events("called", "frozen")) == 1
+
+
 def test_a_failure_that_may_pass_is_tried_again(both: Endpoint) -> None:
     both.script.plan("no memory", fail=["memory"])
     both.script.plan("no storage", fail=["storage"])
@@ -159,6 +173,20 @@ def test_a_batch_that_waits_for_a_slow_store_keeps_its_leases(both: Endpoint) ->
     wait_until(lambda: both.task(third).lease_until > began + 1.5 * QUEUE.lease_s, "heartbeats for what was pulled")
     both.script.go_on("slow store", "encoding")
     assert [task.attempts for task in both.succeeded(slow, second, third)] == [1, 1, 1]
+
+
+def test_what_a_killed_replica_had_not_begun_loses_no_attempt(both: Endpoint) -> None:
+    # As above: one clip is being stored, one waits for that, and the third is only pulled.
+    (slow,) = both.holding("stored when it dies", point="encoding", model="spare")
+    (second,) = both.holding("rendered when it dies", point="step", model="spare")
+    third = both.submit("pulled when it dies", "spare", numInferenceSteps=5)
+    wait_until(lambda: both.report()["spare"]["queued"] == 1, "it to be queued")
+    both.script.go_on("rendered when it dies", "step")
+    wait_until(lambda: both.task(third).status is Status.RUNNING, "the next pull")
+    support.kill(both.script.wait("at encoding", "stored when it dies")["pid"])
+    both.script.go_on("stored when it dies", "encoding")
+    assert [task.attempts for task in both.succeeded(slow, second, third)] == [2, 2, 1]
+    assert len(both.script.events("called", "pulled when it dies")) == 1
 
 
 def test_a_task_that_kills_its_replica_every_time_is_given_up_and_takes_nobody_with_it(both: Endpoint) -> None:

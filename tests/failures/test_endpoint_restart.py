@@ -17,7 +17,7 @@ from serve.store.engine import open_store
 from tests.failures import endpoint as support
 from tests.failures.endpoint import Endpoint, Script, catalog_text, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 SETTINGS = """
 [queue]
@@ -138,5 +138,5 @@ def submit(served: Endpoint, n: int) -> str:
 def over(command: Command) -> Endpoint:
     """What the tests see of it: its store, its objects, its port."""
     config = ServeConfig(out=str(command.folder / "out"), port=command.port, auth=False)
-    client = httpx.Client(base_url=config.origin, timeout=30.0)
+    client = httpx.Client(base_url=config.origin, timeout=support.PATIENCE_S)
     return Endpoint(command.folder, config, Script(command.folder), open_store(config.database_url), client)

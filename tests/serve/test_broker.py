@@ -13,7 +13,7 @@ from serve.admission import Admission
 from serve.broker import Broker
 from serve.config import Limits, Pools, Queue, ServeConfig
 from serve.fleet import CALIBRATION, NOTE, FleetReport
-from serve.messages import Beat, Ended, Hello, LoadFailure, Results, Work
+from serve.messages import WAITING, Beat, Begun, Ended, Hello, LoadFailure, Results, Work
 from serve.names import served_catalog
 from serve.store.contract import Progress, Store
 from serve.store.engine import open_store
@@ -69,8 +69,19 @@ class Endpoint:
         self.clock.at += seconds
         self.broker.pump()
 
-    def pull(self, replica: str = "r1", variant: str = "small") -> Work | None:
-        return self.broker.pull(Hello(replica, variant, 1.0))
+    def pull(self, replica: str = "r1", variant: str = "small", *, begin: bool = True) -> Work | None:
+        """What the replica gets, and begins."""
+        work = self.broker.pull(Hello(replica, variant, 1.0))
+        if work is not None and begin:
+            self.begin(work, replica)
+        return work
+
+    def begin(self, work: Work, replica: str = "r1") -> None:
+        self.broker.begun(Begun(replica, frozenset((lease.task_id, lease.epoch) for lease in work.leases)))
+
+    def beat(self, work: Work, replica: str = "r1", stage: str = "rendering") -> tuple[str, ...]:
+        progress = tuple(Progress(lease.task_id, lease.epoch, 0.5, stage) for lease in work.leases)
+        return self.broker.beat(Beat(replica, progress, work.batch.group.variant))
 
     def finish(self, work: Work, replica: str = "r1", **other: object) -> None:
         ended = tuple(Ended(lease, succeeded(work.batch.group.variant)) for lease in work.leases)
@@ -168,6 +179,128 @@ def test_a_silent_replica_loses_its_task_which_another_renders_and_the_first_can
     endpoint.finish(fresh, "r2")
     after = endpoint.stored(task)
     assert (after.status, after.attempts) == (Status.SUCCEEDED, 2)
+
+
+def test_an_answer_that_never_arrived_is_given_again(endpoint: Endpoint) -> None:
+    (task,) = endpoint.submit()
+    lost = endpoint.pull(begin=False)
+    assert lost is not None
+    again = endpoint.pull(begin=False)
+    assert again == lost
+    endpoint.finish(lost)
+    assert endpoint.pull() is None, "not once more"
+    assert (endpoint.stored(task).status, endpoint.stored(task).attempts) == (Status.SUCCEEDED, 1)
+
+
+def test_a_replica_that_asks_for_more_while_it_has_what_it_was_given_gets_something_else(endpoint: Endpoint) -> None:
+    endpoint.submit(6)
+    first = endpoint.pull(begin=False)
+    assert first is not None
+    more = endpoint.broker.pull(Hello("r1", "small", holds=first.leases))
+    assert more is not None
+    assert {lease.task_id for lease in more.leases}.isdisjoint(lease.task_id for lease in first.leases)
+
+
+@pytest.mark.parametrize("knows", ["silent", "said so"])
+def test_work_that_its_replica_never_began_goes_to_another_and_was_no_attempt(endpoint: Endpoint, knows: str) -> None:
+    (task,) = endpoint.submit()
+    lost = endpoint.pull("r1", begin=False)
+    assert lost is not None
+    if knows == "silent":
+        endpoint.after(endpoint.config.queue.lease_s + 1)
+    else:
+        endpoint.broker.gone("r1")
+    assert (endpoint.stored(task).status, endpoint.stored(task).attempts) == (Status.PENDING, 0)
+    work = endpoint.pull("r2")
+    assert work is not None
+    endpoint.finish(lost, "r1")
+    assert endpoint.statuses([task]) == [Status.RUNNING], "what was taken back is nobody's any more"
+    endpoint.finish(work, "r2")
+    assert (endpoint.stored(task).status, endpoint.stored(task).attempts) == (Status.SUCCEEDED, 1)
+
+
+def test_a_batch_that_waits_for_the_one_before_it_is_not_begun_by_heartbeats(endpoint: Endpoint) -> None:
+    (task,) = endpoint.submit()
+    held = endpoint.pull(begin=False)
+    assert held is not None
+    assert endpoint.beat(held, stage=WAITING) == ()
+    endpoint.after(2 * endpoint.config.queue.lease_s)
+    assert endpoint.stored(task).attempts == 0
+
+
+@pytest.mark.parametrize("told", ["before", "by a heartbeat"])
+def test_a_task_that_ends_its_replica_each_time_it_is_begun_is_given_up(endpoint: Endpoint, told: str) -> None:
+    (task,) = endpoint.submit()
+    for number in range(endpoint.config.queue.max_attempts):
+        work = endpoint.pull(f"r{number}", begin=told == "before")
+        assert work is not None
+        if told != "before":
+            endpoint.beat(work, f"r{number}")
+        endpoint.after(endpoint.config.queue.lease_s + 1)
+        endpoint.after(30)
+    after = endpoint.stored(task)
+    assert (after.status, after.attempts) == (Status.FAILED, endpoint.config.queue.max_attempts)
+
+
+def test_a_task_that_is_lost_again_and_again_before_anybody_begins_ends_all_the_same(endpoint: Endpoint) -> None:
+    (task,) = endpoint.submit()
+    lost = 0
+    while endpoint.pull(f"r{lost}", begin=False) is not None:
+        lost += 1
+        assert lost < 100
+        endpoint.after(endpoint.config.queue.lease_s + 1)
+        endpoint.after(30)
+    after = endpoint.stored(task)
+    assert after.status is Status.FAILED
+    assert after.outcome is not None
+    assert after.outcome.dead
+    assert lost > 2 * endpoint.config.queue.max_attempts
+
+
+def test_a_replica_that_was_only_slow_goes_on_with_what_nobody_else_took(endpoint: Endpoint) -> None:
+    (task,) = endpoint.submit()
+    work = endpoint.pull()
+    assert work is not None
+    endpoint.after(endpoint.config.queue.lease_s + 1)
+    endpoint.after(endpoint.config.queue.retry_base_s + 1)
+    assert endpoint.statuses([task]) == [Status.PENDING]
+    assert endpoint.beat(work) == ()
+    assert endpoint.pull("r2") is None, "it waits no more"
+    endpoint.finish(work)
+    after = endpoint.stored(task)
+    assert (after.status, after.attempts, after.epoch) == (Status.SUCCEEDED, 1, 1)
+
+
+def test_a_slow_replica_that_asks_for_more_first_keeps_what_it_has(endpoint: Endpoint) -> None:
+    (task,) = endpoint.submit()
+    work = endpoint.pull()
+    assert work is not None
+    endpoint.after(endpoint.config.queue.lease_s + 1)
+    endpoint.after(endpoint.config.queue.retry_base_s + 1)
+    assert endpoint.broker.pull(Hello("r1", "small", holds=work.leases)) is None
+    endpoint.finish(work)
+    assert (endpoint.stored(task).status, endpoint.stored(task).attempts) == (Status.SUCCEEDED, 1)
+
+
+def test_an_end_that_comes_late_counts_where_nobody_else_took_the_task(endpoint: Endpoint) -> None:
+    (task,) = endpoint.submit()
+    work = endpoint.pull()
+    assert work is not None
+    endpoint.after(endpoint.config.queue.lease_s + 1)
+    endpoint.finish(work)
+    assert (endpoint.stored(task).status, endpoint.stored(task).attempts) == (Status.SUCCEEDED, 1)
+
+
+def test_a_slow_replica_is_told_to_stop_what_was_cancelled_or_failed_meanwhile(endpoint: Endpoint) -> None:
+    cancelled, failed = endpoint.submit(2)
+    work = endpoint.pull()
+    assert work is not None
+    lease = next(lease for lease in work.leases if lease.task_id == failed.id)
+    endpoint.broker.done(Results("r1", work.batch.group, (Ended(lease, None, "no memory", "OutOfMemoryError"),)))
+    endpoint.after(endpoint.config.queue.lease_s + 1)
+    endpoint.store.tasks.cancel(cancelled.id, None, endpoint.clock.at)
+    assert set(endpoint.beat(work)) == {cancelled.id, failed.id}
+    assert endpoint.stored(failed).status is Status.PENDING
 
 
 def test_heartbeats_keep_a_lease_for_as_long_as_they_come(endpoint: Endpoint) -> None:

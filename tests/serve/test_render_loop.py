@@ -16,7 +16,7 @@ from schemas.clip import Status
 from schemas.errors import StorageUnavailableError
 from schemas.task import RenderBatch, Task
 from serve.config import Queue
-from serve.messages import Beat, Ended, Hello, Results, Work
+from serve.messages import Beat, Begun, Ended, Hello, Results, Work
 from serve.render_loop import RenderLoop
 from serve.tasks import Lease
 from storage import keys
@@ -52,6 +52,8 @@ class Dispatcher:
     away: threading.Event = field(default_factory=threading.Event)
     pulled: "Fifo[str]" = field(default_factory=Fifo)
     refused: threading.Event = field(default_factory=threading.Event)
+    told_begun: list[Begun] = field(default_factory=list)
+    hellos: list[Hello] = field(default_factory=list)
 
     def _answer(self) -> None:
         if self.away.is_set():
@@ -60,11 +62,16 @@ class Dispatcher:
 
     def pull(self, hello: Hello) -> Work | None:
         self._answer()
+        self.hellos.append(hello)
         self.pulled.put(hello.replica)
         try:
             return self.work.get(timeout=0.05)
         except Exception:
             return None
+
+    def begun(self, said: Begun) -> None:
+        self._answer()
+        self.told_begun.append(said)
 
     def beat(self, beat: Beat) -> tuple[str, ...]:
         self._answer()
@@ -140,6 +147,29 @@ def test_the_next_batch_is_asked_for_before_the_present_one_is_published(wan: Lo
     run(Held(wan), dispatcher)
     dispatcher.results()
     assert asked.is_set()
+
+
+def test_a_batch_is_said_to_be_told_begunbefore_the_model_is_called_and_kept_in_later_pulls(
+    wan: LoadedModel, run: Run
+) -> None:
+    dispatcher = Dispatcher()
+    work = work_of(wan, "a", "b")
+    told: list[list[Begun]] = []
+
+    class Looks(ScriptedModel):
+        def render(self, batch: RenderBatch, media, on_step, cancelled):  # type: ignore[no-untyped-def]
+            told.append(list(dispatcher.told_begun))
+            clips = super().render(batch, media, on_step, cancelled)
+            waiting = threading.Event()
+            while not dispatcher.hellos[-1].holds:  # the pull for the next batch
+                assert not waiting.wait(0.005)
+            return clips
+
+    dispatcher.work.put(work)
+    run(Looks(wan), dispatcher)
+    dispatcher.results()
+    assert told == [[Begun("r1", frozenset((lease.task_id, lease.epoch) for lease in work.leases))]]
+    assert set(work.leases) in [set(hello.holds) for hello in dispatcher.hellos]
 
 
 def test_what_was_rendered_while_the_dispatcher_was_away_is_told_when_it_is_back(wan: LoadedModel, run: Run) -> None:

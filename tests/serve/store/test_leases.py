@@ -181,6 +181,40 @@ class TestGiveBack:
         assert store.tasks.waiting_again(NOW + 5) == (found,)
         assert (leased(store, task).epoch, now_of(store, task).attempts) == (2, 2)
 
+    def test_what_nobody_began_waits_as_before_and_its_lease_is_over_for_good(self, store: Store) -> None:
+        (task,) = submitted(store)
+        lease = leased(store, task)
+        assert store.tasks.give_back(task.id, lease.epoch, "never arrived", NOW, spent=False)
+        found = now_of(store, task)
+        assert (found.status, found.attempts, found.last_error) == (Status.PENDING, 0, "never arrived")
+        assert not store.tasks.take_up(task.id, lease.epoch, "r", NOW + 9, NOW)
+        again = leased(store, task)
+        assert (again.attempt, again.epoch > lease.epoch) == (1, True)
+
+    def test_a_lease_that_was_given_back_goes_on_while_nobody_else_has_the_task(self, store: Store) -> None:
+        (task,) = submitted(store)
+        lease = leased(store, task)
+        store.tasks.give_back(task.id, lease.epoch, "lost", NOW)
+        assert store.tasks.take_up(task.id, lease.epoch, "slow", NOW + 9, NOW + 1)
+        found = now_of(store, task)
+        assert (found.status, found.attempts, found.epoch) == (Status.RUNNING, 1, lease.epoch)
+        assert (found.holder, found.lease_until, found.started_at) == ("slow", NOW + 9, NOW + 1)
+        assert store.tasks.finish(task.id, lease.epoch, success(), NOW + 2)
+        assert not store.tasks.take_up(task.id, lease.epoch, "slow", NOW + 9, NOW + 3), "it has ended"
+
+    @pytest.mark.parametrize("what", ["leased again", "cancelled"])
+    def test_a_lease_does_not_go_on_where_the_task_has_gone_its_way(self, store: Store, what: str) -> None:
+        (task,) = submitted(store)
+        lease = leased(store, task)
+        store.tasks.give_back(task.id, lease.epoch, "lost", NOW)
+        if what == "leased again":
+            leased(store, task)
+        else:
+            store.tasks.cancel(task.id, None, NOW)
+        before = now_of(store, task)
+        assert not store.tasks.take_up(task.id, lease.epoch, "slow", NOW + 9, NOW + 1)
+        assert now_of(store, task) == before
+
     def test_new_tasks_are_not_waiting_again(self, store: Store) -> None:
         submitted(store)
         assert store.tasks.waiting_again(NOW + 99) == ()
