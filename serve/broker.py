@@ -45,7 +45,8 @@ _LATE_S, _LATE_SHARE = 2.0, 0.5  # a call that is late takes so much longer, or 
 
 
 class Broker:
-    """The queue's one dispatcher. `on_work` is told the replica for which a batch has become ready."""
+    """The queue's one dispatcher. `on_work` is told the replica for which a batch has become ready, `on_cancelled` the
+    task that ended so after somebody had begun it: something may be stored for it."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Broker:
         accelerators: tuple[str, ...] = ("cpu",),
         metrics: DispatchMetrics | None = None,
         on_work: Callable[[str], None] = lambda replica: None,
+        on_cancelled: Callable[[str], None] = lambda task_id: None,
         now: Callable[[], float] = time,
     ) -> None:
         self._config, self._served, self._store, self._now = config, served, store, now
@@ -64,7 +66,7 @@ class Broker:
         self._learnt = Learnt(served, store.notes, self.metrics)
         self._calibrator = self._learnt.calibrator
         self._book = EtaBook()
-        self._ends = Ends(config.queue, store.tasks, self._book, self.metrics)
+        self._ends = Ends(config.queue, store.tasks, self._book, self.metrics, on_cancelled)
         places = [Place(name, price_usd_per_hour=0.0) for name in accelerators]
         self._policy = Dispatcher(willing(served), places, estimate=self._estimate)
         for pool in self._policy.pools.values():
@@ -218,9 +220,7 @@ class Broker:
 
     def _estimate(self, pool: PoolView, wanted: Wanted) -> float:
         group = self._waiting.groups(wanted.task)[pool.variant.name]
-        return seconds_of(
-            self._calibrator, pool.variant, pool.accelerator, group, len(self._waiting.alike(group))
-        )
+        return seconds_of(self._calibrator, pool.variant, pool.accelerator, group, len(self._waiting.alike(group)))
 
     def _note_fallback(self, task: StoredTask, choice: Choice) -> None:
         story = choice.story

@@ -16,6 +16,7 @@ from schemas.catalog import Catalog
 from serve.broker import Broker
 from serve.config import ServeConfig
 from serve.keys import load_secret
+from serve.leftovers import Leftovers
 from serve.logs import configure
 from serve.messages import Beat, Begun, Hello, LoadFailure, Results, Work
 from serve.metrics import DispatchMetrics
@@ -24,6 +25,7 @@ from serve.scaler import Scaler
 from serve.store.contract import Store
 from serve.store.engine import open_store
 from serve.webhooks import Deliverer
+from storage.store import open_store as open_objects
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class Dispatcher:
             accelerators=tuple(dict.fromkeys(("cpu", accelerator, *topology.accelerators))),
             metrics=self._metrics,
             on_work=self._announce,
+            on_cancelled=Leftovers(open_objects(config.out)).remove,
         )
         context = ray_serve.get_replica_context()
         self._scaler = Scaler(context.app_name)

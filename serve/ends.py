@@ -1,6 +1,7 @@
 """How attempts end: for good, with another attempt, or given up; and what is learnt from it."""
 
 import logging
+from collections.abc import Callable
 
 from cluster.eta import Eta, EtaBook
 from schemas.clip import Status
@@ -18,8 +19,17 @@ _LOSSES = 8
 class Ends:
     """Writes ends to the store, fenced by the lease's epoch: what is stale changes nothing."""
 
-    def __init__(self, queue: Queue, tasks: TaskStore, book: EtaBook, metrics: DispatchMetrics) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        tasks: TaskStore,
+        book: EtaBook,
+        metrics: DispatchMetrics,
+        on_cancelled: Callable[[str], None],
+    ) -> None:
+        """`on_cancelled` is told the tasks that ended CANCELLED though somebody had begun them, perhaps repeatedly."""
         self._queue, self._tasks, self._book, self._metrics = queue, tasks, book, metrics
+        self._on_cancelled = on_cancelled
         self._running: dict[str, StoredTask] = {}
 
     def began(self, task: StoredTask) -> None:
@@ -36,11 +46,16 @@ class Ends:
                     task.model_copy(update={"attempts": lease.attempt}), lease.epoch, ended.error, ended.cause, now
                 )
             return
-        if not self._tasks.finish(lease.task_id, lease.epoch, ended.outcome, now):
+        status = self._tasks.finish(lease.task_id, lease.epoch, ended.outcome, now)
+        if status is None:
             log.info("task %s: a stale attempt (epoch %d) ended; ignored", lease.task_id, lease.epoch)
+            # It may have stored its clip after the task was cancelled.
+            late = self._tasks.get_many([lease.task_id]) if ended.outcome.clip is not None else ()
+            if any(task.status is Status.CANCELLED for task in late):
+                self._on_cancelled(lease.task_id)
             return
-        self._metrics.finished(ended.outcome.variant, ended.outcome.status)
-        if task is not None and ended.outcome.status is Status.SUCCEEDED:
+        self._over(lease.task_id, ended.outcome.variant, status)
+        if task is not None and status is Status.SUCCEEDED:
             self._compare(task, ended.outcome, now)
 
     def _compare(self, task: StoredTask, outcome: Outcome, now: float) -> None:
@@ -63,7 +78,7 @@ class Ends:
             if spent:
                 for task in self._tasks.get_many([lease.task_id]):
                     self.retry(task, lease.epoch, why, "NotBegun", now)
-            elif self._tasks.give_back(lease.task_id, lease.epoch, why, now, spent=False):
+            elif self._tasks.give_back(lease.task_id, lease.epoch, why, now, spent=False) is Status.PENDING:
                 ids.append(lease.task_id)
         return ids
 
@@ -77,14 +92,21 @@ class Ends:
                 failure_code="INTERNAL",
                 dead=True,
             )
-            if self._tasks.finish(task.id, epoch, outcome, now):
-                self._metrics.finished(outcome.variant, Status.FAILED)
+            self._over(task.id, outcome.variant, self._tasks.finish(task.id, epoch, outcome, now))
             return False
         wait_s = self._queue.retry_base_s * 2.0 ** (task.attempts - 1)
-        again = self._tasks.give_back(task.id, epoch, error, now + wait_s)
-        if again:
+        status = self._tasks.give_back(task.id, epoch, error, now + wait_s)
+        if status is Status.PENDING:
             self._metrics.retried(cause)
-        return again
+            return True
+        self._over(task.id, task.variant, status)
+        return False
+
+    def _over(self, task_id: str, variant: str, status: Status | None) -> None:
+        if status is not None:
+            self._metrics.finished(variant, status)
+        if status is Status.CANCELLED:
+            self._on_cancelled(task_id)
 
     def give_up(self, task: StoredTask, why: str, now: float) -> None:
         """End a task that nobody holds, and that nobody ever can."""
@@ -92,5 +114,4 @@ class Ends:
             status=Status.FAILED, variant=task.offer.variant, failure=why, failure_code="INTERNAL", dead=True
         )
         for lease in self._tasks.lease([task.seq], "broker", outcome.variant, now + 60, now):
-            if self._tasks.finish(lease.task_id, lease.epoch, outcome, now):
-                self._metrics.finished(outcome.variant, Status.FAILED)
+            self._over(task.id, outcome.variant, self._tasks.finish(lease.task_id, lease.epoch, outcome, now))

@@ -102,13 +102,17 @@ class TaskStore(Protocol):
         """Prolong leases and keep their progress. Returns the task ids that their holder must stop: cancelled, or no
         longer its own."""
 
-    def finish(self, task_id: str, epoch: int, outcome: Outcome, now: float) -> bool:
-        """End a task for good, and make its webhook due, in one transaction. False: stale, nothing was changed.
-        A task that was cancelled meanwhile ends CANCELLED whatever the outcome says, with the outcome's bill."""
+    def finish(self, task_id: str, epoch: int, outcome: Outcome, now: float) -> Status | None:
+        """End a task for good, and make its webhook due, in one transaction; how it has ended. None: stale, nothing
+        was changed. A task that was cancelled meanwhile ends CANCELLED whatever the outcome says, with the outcome's
+        bill and without its clip."""
 
-    def give_back(self, task_id: str, epoch: int, error: str, not_before: float, *, spent: bool = True) -> bool:
-        """A failed attempt that is worth another: PENDING again, lease cleared. False: stale. Not `spent`: nobody
-        began it, so it was no attempt, and its holder can never take it up again."""
+    def give_back(
+        self, task_id: str, epoch: int, error: str, not_before: float, *, spent: bool = True
+    ) -> Status | None:
+        """A failed attempt that is worth another: PENDING again, lease cleared; or CANCELLED, if that was asked for
+        meanwhile. None: stale. Not `spent`: nobody began it, so it was no attempt, and its holder can never take it
+        up again."""
 
     def take_up(self, task_id: str, epoch: int, holder: str, until: float, now: float) -> bool:
         """A lease that was given back goes on, in the same attempt, unless the task was leased again, or ended, or was

@@ -165,32 +165,33 @@ class Leases:
         return tuple(at.task_id for at in progress if at.task_id not in going_on)
 
     @writing
-    def finish(self, connection: Connection, task_id: str, epoch: int, outcome: Outcome, now: float) -> bool:
+    def finish(self, connection: Connection, task_id: str, epoch: int, outcome: Outcome, now: float) -> Status | None:
         """A second call with what the first one said answers as the first one did."""
         task = connection.execute(_ONE, {"task": task_id}).one_or_none()
         if task is None or task.epoch != epoch:
-            return False
+            return None
         if task.cancelled_at is not None:
             outcome = _cancelled(outcome)
-        if not _holds(task, epoch):
-            return bool(task.outcome == outcome.model_dump_json())
-        _end(connection, [task], outcome, now)
-        return True
+        if _holds(task, epoch):
+            _end(connection, [task], outcome, now)
+        elif task.outcome != outcome.model_dump_json():
+            return None
+        return outcome.status
 
     @writing
     def give_back(
         self, connection: Connection, task_id: str, epoch: int, error: str, not_before: float, *, spent: bool = True
-    ) -> bool:
+    ) -> Status | None:
         """One that was cancelled meanwhile ends CANCELLED, as of when that was asked for."""
         task = connection.execute(_ONE, {"task": task_id}).one_or_none()
         if task is None or not _holds(task, epoch):
-            return False
+            return None
         if task.cancelled_at is not None:
             _end(connection, [task], Outcome(status=Status.CANCELLED, variant=task.variant), task.cancelled_at)
-        else:
-            told = {"task": task_id, "why": error, "at": not_before, "unspent": 0 if spent else 1}
-            connection.execute(_GIVE_BACK, told)
-        return True
+            return Status.CANCELLED
+        told = {"task": task_id, "why": error, "at": not_before, "unspent": 0 if spent else 1}
+        connection.execute(_GIVE_BACK, told)
+        return Status.PENDING
 
     @writing
     def take_up(self, connection: Connection, task_id: str, epoch: int, holder: str, until: float, now: float) -> bool:
@@ -241,7 +242,8 @@ def _holds(task: AnyRow, epoch: int) -> bool:
 
 def _cancelled(outcome: Outcome) -> Outcome:
     """What was done and billed until then; whether it would have failed is nobody's business any more."""
-    return outcome.model_copy(update={"status": Status.CANCELLED, "failure": "", "failure_code": "", "dead": False})
+    nothing = {"clip": None, "failure": "", "failure_code": "", "dead": False}
+    return outcome.model_copy(update={"status": Status.CANCELLED, **nothing})
 
 
 def _end(connection: Connection, ended: Sequence[AnyRow], outcome: Outcome, now: float) -> None:

@@ -267,6 +267,7 @@ def test_a_task_cancelled_while_it_is_encoded_ends_cancelled(both: Endpoint) -> 
     assert (task.status, task.attempts) == (Status.CANCELLED, 1)
     assert both.client.get(f"/v1/tasks/{encoding}").status_code == 404
     assert len(both.script.events("called", "cancelled at the end")) == 1
+    wait_until(lambda: both.objects_of(encoding) == [], "its clip to be removed")
 
 
 # -- the endpoint's own processes ----------------------------------------------------------------------------------

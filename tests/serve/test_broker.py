@@ -41,12 +41,14 @@ class Endpoint:
     served: Catalog
     clock: Clock = field(default_factory=Clock)
     woken: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.broker = self.started()
 
     def started(self) -> Broker:
-        return Broker(self.config, self.served, self.store, on_work=self.woken.append, now=self.clock)
+        told = {"on_work": self.woken.append, "on_cancelled": self.leftovers.append}
+        return Broker(self.config, self.served, self.store, now=self.clock, **told)
 
     def submit(self, count: int = 1, variant: str = "small", key: str = "key-a", **other: object) -> list[StoredTask]:
         limits = {name: other.pop(name) for name in list(other) if name in Constraints.model_fields}
@@ -321,6 +323,46 @@ def test_a_cancelled_running_task_is_named_at_the_next_heartbeat(endpoint: Endpo
     endpoint.pull()
     endpoint.store.tasks.cancel(task.id, None, endpoint.clock.at)
     assert endpoint.broker.beat(Beat("r1", (Progress(task.id, 1, 0.5, "rendering"),))) == (task.id,)
+
+
+def test_what_was_stored_for_a_task_that_was_cancelled_meanwhile_is_to_be_removed(endpoint: Endpoint) -> None:
+    kept, gone = endpoint.submit(2)
+    work = endpoint.pull()
+    assert work is not None
+    endpoint.store.tasks.cancel(gone.id, None, endpoint.clock.at)
+    endpoint.finish(work)
+    assert endpoint.statuses([kept, gone]) == [Status.SUCCEEDED, Status.CANCELLED]
+    assert endpoint.leftovers == [gone.id]
+    outcome = endpoint.stored(gone).outcome
+    assert outcome is not None
+    assert (outcome.clip, outcome.billed_usd) == (None, 0.01), "what was done is billed"
+
+
+def test_what_a_lost_replica_may_have_stored_is_to_be_removed_when_its_task_was_cancelled(endpoint: Endpoint) -> None:
+    (gone,) = endpoint.submit()
+    work = endpoint.pull()
+    assert work is not None
+    endpoint.store.tasks.cancel(gone.id, None, endpoint.clock.at)
+    endpoint.after(endpoint.config.queue.lease_s + 1)
+    assert endpoint.statuses([gone]) == [Status.CANCELLED]
+    assert endpoint.leftovers == [gone.id]
+    endpoint.finish(work)
+    assert endpoint.leftovers == [gone.id] * 2, "it stored its clip only now"
+
+
+def test_a_clip_that_another_attempt_has_made_is_never_removed(endpoint: Endpoint) -> None:
+    (task,) = endpoint.submit()
+    stale = endpoint.pull("r1")
+    assert stale is not None
+    endpoint.after(endpoint.config.queue.lease_s + 1)
+    endpoint.after(endpoint.config.queue.retry_base_s + 1)
+    fresh = endpoint.pull("r2")
+    assert fresh is not None
+    endpoint.finish(fresh, "r2")
+    endpoint.store.tasks.cancel(task.id, None, endpoint.clock.at)
+    endpoint.finish(stale, "r1")
+    assert endpoint.statuses([task]) == [Status.SUCCEEDED]
+    assert endpoint.leftovers == []
 
 
 def test_a_task_that_was_cancelled_while_it_waited_is_never_given_out(endpoint: Endpoint) -> None:

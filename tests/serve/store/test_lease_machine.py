@@ -68,7 +68,7 @@ class LeaseMachine(RuleBasedStateMachine):
         before = self.store.tasks.get_many([task_id])
         if what == "give back":
             done = self.store.tasks.give_back(task_id, lease.epoch, "lost", NOW)
-            assert done == is_valid
+            assert bool(done) == is_valid
             after = Status.PENDING
         else:
             outcome = success() if what == "success" else failure()
@@ -76,11 +76,12 @@ class LeaseMachine(RuleBasedStateMachine):
             if done and not is_valid:  # the same end told again
                 assert self.store.tasks.get_many([task_id]) == before
                 return
-            assert done == is_valid
+            assert bool(done) == is_valid
             after = outcome.status
         if done:
             del self.valid[task_id]
             self.status[task_id] = Status.CANCELLED if task_id in self.cancelled else after
+            assert done is self.status[task_id]
         else:
             assert self.store.tasks.get_many([task_id]) == before
 
