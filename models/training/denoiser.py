@@ -5,28 +5,32 @@ Paths are straight, x_s = (1 - s) x + s noise (Lipman et al., 2023), with the no
 al. (2024). The network predicts the clean clip, not the velocity: a narrow network need not carry the noise of
 every channel through (Li & He, "Back to basics: let denoising generative models denoise", 2025). A share of the
 batches keeps the first latent frame clean and gives every token its own timestep, which is how LTX continues a
-given image. Matrices of the blocks are trained by Muon (Jordan et al., 2024), everything else by AdamW.
+given image.
+
+Words decide most while nearly all is noise, and few draws of the noise level fall there; so training begins near
+pure noise, where it learns what the words mean, and comes down to the fine work later. Before that the text encoder
+learned to read (`reading.py`), and the first blocks where each token stands (`placing.py`).
 """
 
 import json
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from models.training.captions import caption
-from models.training.drawing import FPS, MOTIONS
+from models.training.drawing import CANVASES, FRAMES, MOTIONS
 from models.training.ema import Average
 from models.training.latents import SHARES, Encoded, LatentPool
+from models.training.numerics import CELL_FRAMES, CELL_PX, attention_for, rope_scale
+from models.training.optimisers import Trainers
+from models.training.placing import PlaceReader, learn_places
 from models.training.reading import teach
 from models.training.text import build_text_encoder, build_tokenizer
 from models.training.vae import rate_share
@@ -46,14 +50,21 @@ class DenoiserConfig(BaseModel):
     reading_steps: int = 1200
     """Of the text encoder alone, before the denoiser begins (`reading.py`)."""
     reading_batch: int = 32
+    placing_steps: int = 300
+    """At most, of the first blocks alone, until they know each token's place."""
+    place_weight: float = 0.03
+    """Of the same loss while the denoiser trains, so that it is not forgotten."""
     steps: int = 4654
     minutes: float | None = None
     """Wall-clock budget: the schedule then ends when the time does, whatever the steps."""
-    batch: int = 16
+    batch: int = 32
     learning_rate: float = 1e-3
     matrix_learning_rate: float = 0.02
     warmup_steps: int = 100
     shift: float = 2.0
+    first_shift: float = 8.0
+    """The shift at the start, from where it falls to `shift` until `shift_until` of the training is over."""
+    shift_until: float = 0.6
     prompt_drop: float = 0.1
     first_frame_share: float = 0.08
     pairs: float = 0.0
@@ -78,11 +89,6 @@ class Denoiser:
     text_encoder: T5EncoderModel
     tokenizer: PreTrainedTokenizerFast
 
-    @property
-    def parameters(self) -> list[torch.nn.Parameter]:
-        """All trained parameters."""
-        return [*self.transformer.parameters(), *self.text_encoder.parameters()]
-
 
 def build(config: DenoiserConfig, latent_channels: int) -> Denoiser:
     """The untrained model, seeded."""
@@ -105,11 +111,6 @@ def build(config: DenoiserConfig, latent_channels: int) -> Denoiser:
 def shifted(uniform: Tensor, shift: float) -> Tensor:
     """Noise levels in (0, 1), moved towards noise by `shift` (Esser et al., 2024, eq. 23)."""
     return shift * uniform / (1 + (shift - 1) * uniform)
-
-
-def rope_scale(vae_ratio: tuple[int, int], fps: float) -> tuple[float, float, float]:
-    """What `LTXPipeline` multiplies latent positions by: seconds a latent frame, pixels a latent cell."""
-    return vae_ratio[0] / fps, float(vae_ratio[1]), float(vae_ratio[1])
 
 
 def encode_prompts(model: Denoiser, prompts: list[str], max_length: int) -> tuple[Tensor, Tensor]:
@@ -144,35 +145,21 @@ def flow_loss(
         num_frames=frames,
         height=height,
         width=width,
-        rope_interpolation_scale=rope_scale((4, 16), FPS),
+        rope_interpolation_scale=rope_scale(),
         return_dict=False,
     )[0]
     error = (made.float() - clean).pow(2) / (sigma[..., None].pow(2) + 0.05)
     return error[:, first:].mean() if keep_first else error.mean()
 
 
-def optimisers(model: Denoiser, config: DenoiserConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the transformer's blocks, AdamW for all else; `peak` of a group is its full rate."""
-    matrices = [
-        p for n, p in model.transformer.transformer_blocks.named_parameters() if p.ndim == 2 and "table" not in n
-    ]
-    taken = {id(p) for p in matrices}
-    rest = [p for p in model.transformer.parameters() if id(p) not in taken]
-    slower = 0.3 * config.learning_rate  # the text encoder knows a lot already
-    groups: list[dict[str, Any]] = [{"params": rest}, {"params": list(model.text_encoder.parameters()), "lr": slower}]
-    made: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
-        torch.optim.Muon(matrices, lr=config.matrix_learning_rate, weight_decay=0.0, adjust_lr_fn="original"),
-    ]
-    for optimiser in made:
-        for group in optimiser.param_groups:
-            group["peak"] = group["lr"]
-    return made
+def shift_at(config: DenoiserConfig, done: float) -> float:
+    """The shift of the noise levels once the share `done` of the training is over."""
+    return config.shift + (config.first_shift - config.shift) * max(0.0, 1 - done / config.shift_until)
 
 
-def attention_for(device: torch.device) -> AbstractContextManager[None]:
-    """On a CPU the fused attention is three times slower to train through than the plain one."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+def tokens(width: int, height: int) -> tuple[int, int, int]:
+    """Frames, height and width of a clip of `FRAMES` frames on such a canvas, in tokens."""
+    return (FRAMES - 1) // CELL_FRAMES + 1, height // CELL_PX, width // CELL_PX
 
 
 def prompts_for(rng: np.random.Generator, clips: list[Encoded], drop: float) -> list[str]:
@@ -189,6 +176,7 @@ def train(config: DenoiserConfig, vae: AutoencoderKLLTXVideo, out: Path, *, resu
     model = build(config, vae.config.latent_channels)
     model.transformer.to(device).train()
     model.text_encoder.to(device).train()
+    reader = PlaceReader(model.transformer).to(device)
     restored = resume and (out / "state.pt").exists()
     log = (out / "log.jsonl").open("a")
     if not restored:
@@ -200,8 +188,20 @@ def train(config: DenoiserConfig, vae: AutoencoderKLLTXVideo, out: Path, *, resu
             seed=config.seed,
         )
         log.write(json.dumps({"read": {name: round(share, 4) for name, share in known.items()}}) + "\n")
+        sizes = [tokens(width, height) for width, height in CANVASES]
+        placed = learn_places(
+            model.transformer, reader, sizes, steps=config.placing_steps, batch=config.batch, seed=config.seed
+        )
+        log.write(json.dumps({"placed": round(placed, 4)}) + "\n")
     averages = (Average(model.transformer), Average(model.text_encoder))
-    trainers = optimisers(model, config)
+    # The text encoder knows a lot already, and is held back.
+    trainers = Trainers(
+        model.transformer,
+        (model.text_encoder, 0.3),
+        (reader, 1.0),
+        rate=config.learning_rate,
+        matrix_rate=config.matrix_learning_rate,
+    )
     first, spent = 0, 0.0
     if restored:
         state = torch.load(out / "state.pt", map_location=device, weights_only=True)
@@ -209,8 +209,8 @@ def train(config: DenoiserConfig, vae: AutoencoderKLLTXVideo, out: Path, *, resu
         model.text_encoder.load_state_dict(state["text_encoder"])
         for average, weights in zip(averages, state["averages"], strict=True):
             average.load(weights)
-        for trainer, kept in zip(trainers, state["optimisers"], strict=True):
-            trainer.load_state_dict(kept)
+        reader.load_state_dict(state["reader"])
+        trainers.load_state_dict(state["optimisers"])
         first, spent = int(state["step"]), float(state["elapsed_s"])
     rng = np.random.default_rng([config.seed, first])
     torch.manual_seed(config.seed * 1_000_003 + first)
@@ -225,10 +225,7 @@ def train(config: DenoiserConfig, vae: AutoencoderKLLTXVideo, out: Path, *, resu
         elapsed = spent + time.monotonic() - started
         done = step / config.steps if config.minutes is None else max(elapsed / 60 / config.minutes, 1e-9)
         last = step + 1 >= config.steps if config.minutes is None else done >= 1
-        share = rate_share(step, min(1.0, done), config.warmup_steps)
-        for trainer in trainers:
-            for group in trainer.param_groups:
-                group["lr"] = share * group["peak"]
+        done = min(1.0, done)
         if step % config.pool_add_every == 0:
             pool.add(config.pool_add)
         clips = pool.batch(config.batch)
@@ -237,19 +234,21 @@ def train(config: DenoiserConfig, vae: AutoencoderKLLTXVideo, out: Path, *, resu
         max_length = int(rng.choice([32, 64, 128], p=[0.6, 0.3, 0.1]))
         prompts = prompts_for(rng, clips, config.prompt_drop)
         with torch.autocast(device.type, dtype=torch.bfloat16), attention_for(device):
-            loss = flow_loss(model, latents, prompts, config.shift, keep_first=keep_first, max_length=max_length)
-        for trainer in trainers:
-            trainer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters, 1.0)
-        for trainer in trainers:
-            trainer.step()
+            shift = shift_at(config, done)
+            loss = flow_loss(model, latents, prompts, shift, keep_first=keep_first, max_length=max_length)
+        place_loss, placed = reader.loss((latents.shape[2], latents.shape[3], latents.shape[4]))
+        trainers.step(loss + config.place_weight * place_loss, rate_share(step, done, config.warmup_steps))
         averages[0].update(model.transformer, step)
         averages[1].update(model.text_encoder, step)
         total += float(loss.detach())
         step += 1
         if step % 50 == 0 or last:
-            line = {"step": step, "loss": round(total / 50, 5), "clips": len(pool), "elapsed_s": round(elapsed, 1)}
+            line = {
+                "step": step,
+                "loss": round(total / 50, 5),
+                "placed": round(placed, 3),
+                "elapsed_s": round(elapsed, 1),
+            }
             log.write(json.dumps(line) + "\n")
             log.flush()
             total = 0.0
@@ -259,7 +258,8 @@ def train(config: DenoiserConfig, vae: AutoencoderKLLTXVideo, out: Path, *, resu
                 "transformer": model.transformer.state_dict(),
                 "text_encoder": model.text_encoder.state_dict(),
                 "averages": [average.weights for average in averages],
-                "optimisers": [trainer.state_dict() for trainer in trainers],
+                "optimisers": trainers.state_dict(),
+                "reader": reader.state_dict(),
                 "step": step,
                 "elapsed_s": elapsed,
             }

@@ -23,11 +23,10 @@ from models.training.denoiser import (
     Denoiser,
     encode_prompts,
     prompts_for,
-    rope_scale,
     shifted,
 )
-from models.training.drawing import FPS
 from models.training.latents import LatentPool
+from models.training.numerics import rope_scale
 from models.training.vae import rate
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
@@ -88,7 +87,7 @@ class Predictor:
         frames, height, width = self._size
         made: Tensor = self._model.transformer(
             x, embeds, level * TRAIN_TIMESTEPS, mask, num_frames=frames, height=height, width=width,
-            rope_interpolation_scale=rope_scale((4, 16), FPS), return_dict=False,
+            rope_interpolation_scale=rope_scale(), return_dict=False,
         )[0]  # fmt: skip
         return (x - made) / level[:, None, None]  # it predicts the clean clip, which lies at level 0 of the same line
 

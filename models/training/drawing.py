@@ -62,6 +62,10 @@ FRAMES = 17
 CANVASES: tuple[tuple[int, int], ...] = ((64, 64), (96, 64), (64, 96))
 """(width, height) of the three trained canvases."""
 
+OFF_CENTRE_PX = 4.0
+"""How far the middle of a path lies from the canvas's. Prompts do not say where, and what they do not say costs a
+small model most of its capacity."""
+
 _MIN_CONTRAST = 110.0  # Euclidean RGB distance below which a shape is lost on its background
 _HELD_OUT_EIGHTHS = 1
 
@@ -112,9 +116,10 @@ def contrasts(colour: str, background: str) -> bool:
     return float(np.linalg.norm(a - b)) >= _MIN_CONTRAST
 
 
-def _between(rng: np.random.Generator, low: float, high: float) -> float:
-    """Uniform; the middle when the range is empty, so that a large shape sits in the centre."""
-    return float(rng.uniform(low, high)) if high > low else (low + high) / 2
+def _near_middle(rng: np.random.Generator, low: float, high: float) -> float:
+    """Uniform, at most `OFF_CENTRE_PX` from the middle of the range and never outside it."""
+    room = min(OFF_CENTRE_PX, max(0.0, (high - low) / 2))
+    return (low + high) / 2 + float(rng.uniform(-room, room))
 
 
 def move(
@@ -141,14 +146,14 @@ def move(
         direction = np.array(DIRECTIONS[motion], np.float32)
         travel = 20.0 * pace * min(width, height) / 64
         half = direction * travel / 2
-        x = _between(rng, reach + abs(half[0]), width - reach - abs(half[0]))
-        y = _between(rng, reach + abs(half[1]), height - reach - abs(half[1]))
+        x = _near_middle(rng, reach + abs(half[0]), width - reach - abs(half[0]))
+        y = _near_middle(rng, reach + abs(half[1]), height - reach - abs(half[1]))
         path[:] = np.array([x, y], np.float32) + (steps[:, None] - 0.5) * 2 * half
     elif motion == "circling":
         orbit = float(rng.uniform(9.0, 13.0))
-        phase = float(rng.uniform(0, 2 * np.pi)) + steps * 2 * np.pi * pace
-        x = _between(rng, reach + orbit, width - reach - orbit)
-        y = _between(rng, reach + orbit, height - reach - orbit)
+        phase = float(rng.uniform(-0.3, 0.3)) - np.pi / 2 + steps * 2 * np.pi * pace
+        x = _near_middle(rng, reach + orbit, width - reach - orbit)
+        y = _near_middle(rng, reach + orbit, height - reach - orbit)
         path[:, 0], path[:, 1] = x + orbit * np.cos(phase), y + orbit * np.sin(phase)
     else:
         if motion in ("growing", "shrinking"):
@@ -162,8 +167,8 @@ def move(
             reach = base * 1.3
         elif motion != "still":
             raise ValueError(f"unknown motion {motion!r}; available: {', '.join(MOTIONS)}")
-        path[:, 0] = _between(rng, reach, width - reach)
-        path[:, 1] = _between(rng, reach, height - reach)
+        path[:, 0] = _near_middle(rng, reach, width - reach)
+        path[:, 1] = _near_middle(rng, reach, height - reach)
     return Actor(shape, colour, motion, speed, path, radius, angle)
 
 

@@ -38,7 +38,7 @@ class VaeConfig(BaseModel):
     latent_channels: int = 32
     patch_values: int = 16
     cube_values: int = 66
-    fitted_clips: int = 240
+    fitted_clips: int = 400
     steps: int = 0
     """Of decoder training, which is to sharpen the edges. With none, the decoder is the linear one, as shipped."""
     minutes: float | None = None

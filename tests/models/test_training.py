@@ -11,10 +11,11 @@ from diffusers import AutoencoderKLLTXVideo, LTXPipeline
 
 from models.training import blocks, denoiser
 from models.training.captions import caption, plain_caption
-from models.training.denoiser import DenoiserConfig
+from models.training.denoiser import DenoiserConfig, shift_at
 from models.training.distil import knots
-from models.training.drawing import COLOURS, MOTIONS, SHAPES, combinations, draw, sample
+from models.training.drawing import COLOURS, MOTIONS, OFF_CENTRE_PX, SHAPES, combinations, draw, sample
 from models.training.folder import assemble, save, scheduler
+from models.training.placing import PlaceReader, answers, learn_places
 from models.training.reading import ATTRIBUTES, teach
 from models.training.text import build_text_encoder, build_tokenizer
 from models.training.vae import VaeConfig, build, psnr_db, to_model_range
@@ -22,7 +23,16 @@ from models.training.words import FILLERS, RESERVED, vocabulary
 
 SMALL = VaeConfig(latent_channels=32, width=80, patch_values=9, cube_values=40)
 TINY = DenoiserConfig(
-    layers=1, heads=2, head_dim=12, text_dim=16, reading_steps=2, steps=3, batch=2, pool=16, pool_start=8
+    layers=1,
+    heads=2,
+    head_dim=12,
+    text_dim=16,
+    reading_steps=2,
+    placing_steps=2,
+    steps=3,
+    batch=2,
+    pool=16,
+    pool_start=8,
 )
 
 
@@ -132,3 +142,42 @@ def test_a_schedule_may_be_told_in_minutes(codec: AutoencoderKLLTXVideo, tmp_pat
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert "read" in lines[0]
     assert lines[-1]["elapsed_s"] >= 0.6
+
+
+def test_each_token_is_asked_for_what_lies_before_and_behind_it() -> None:
+    before_t, behind_t, before_y, _, before_x, behind_x = answers((2, 1, 3), torch.device("cpu"))
+    assert before_t.tolist() == [0, 0, 0, 1, 1, 1]
+    assert behind_t.tolist() == [1, 1, 1, 0, 0, 0]
+    assert before_y.tolist() == [0] * 6
+    assert before_x.tolist() == [0, 1, 2, 0, 1, 2]
+    assert behind_x.tolist() == [2, 1, 0, 2, 1, 0]
+    with pytest.raises(ValueError, match="at most 16"):
+        answers((1, 17, 1), torch.device("cpu"))
+
+
+def test_tokens_find_out_from_noise_alone_where_they_stand() -> None:
+    transformer = denoiser.build(DenoiserConfig(layers=2, heads=2, head_dim=24, text_dim=8), 32).transformer
+    first = learn_places(transformer, PlaceReader(transformer), [(2, 2, 2)], steps=1, batch=16, seed=0)
+    later = learn_places(transformer, PlaceReader(transformer), [(2, 2, 2)], steps=150, batch=16, seed=0)
+    assert later > max(0.95, first)
+
+
+def test_a_reader_without_a_call_to_read_says_so() -> None:
+    transformer = denoiser.build(TINY, 32).transformer
+    with pytest.raises(RuntimeError, match="was not called"):
+        PlaceReader(transformer).loss((1, 1, 1))
+
+
+def test_training_begins_near_pure_noise_and_comes_down() -> None:
+    config = DenoiserConfig(shift=2.0, first_shift=8.0, shift_until=0.5)
+    assert [shift_at(config, done) for done in (0.0, 0.25, 0.5, 1.0)] == [8.0, 5.0, 2.0, 2.0]
+
+
+def test_paths_stay_near_the_middle_of_the_canvas_and_on_it() -> None:
+    rng = np.random.default_rng(8)
+    for _ in range(200):
+        scene = sample(rng, width=96, height=64)
+        (actor,) = scene.actors
+        middle = (actor.path.min(axis=0) + actor.path.max(axis=0)) / 2
+        assert np.abs(middle - (48, 32)).max() <= OFF_CENTRE_PX + 2.0  # a quick or slow circle is not whole
+        assert (actor.path - actor.radius[:, None] > 0).all()
