@@ -1,8 +1,9 @@
 """Does fine-tuning teach something new? `python -m benchmarks.finetune_lora [--quick] [--json OUT]`.
 
 A LoRA learns a colour that pretraining never drew and whose word it never read (lime), from a few dozen captioned
-clips. Before and after, the same prompts are rendered and measured by `benchmarks.clip_measure`: is the shape lime,
-and do the old colours still come out as asked? The adapter is loaded with plain `load_lora_weights`.
+clips. As many clips of the old colours lie among them: trained on lime alone, it paints everything lime. Before and
+after, the same prompts are rendered and measured by `benchmarks.clip_measure`: is the shape lime, and do the old
+colours still come out as asked? The adapter is loaded with plain `load_lora_weights`.
 """
 
 import argparse
@@ -48,15 +49,17 @@ def write_clip(frames: NDArray[np.uint8], path: Path) -> None:
 
 
 def make_data(folder: Path, clips: int, seed: int = 5) -> None:
-    """Captioned clips in the new colour, as a user would bring them: videos with a `.txt` beside each."""
+    """Captioned clips, as a user would bring them: videos with a `.txt` beside each. Every second is in the new colour."""
     rng = np.random.default_rng(seed)
     motions = [*DIRECTIONS, "still", "growing"]
-    grounds = [name for name in BACKGROUNDS if contrasts(NEW_COLOUR, name)]
+    old = list(COLOURS)
     for index in range(clips):
-        shape, motion, ground = SHAPES[index % len(SHAPES)], str(rng.choice(motions)), str(rng.choice(grounds))
-        actor = move(rng, shape, NEW_COLOUR, motion, width=64, height=64)
+        colour = old[index // 2 % len(old)] if index % 2 else NEW_COLOUR
+        ground = str(rng.choice([name for name in BACKGROUNDS if contrasts(colour, name)]))
+        shape, motion = SHAPES[index // 2 % len(SHAPES)], str(rng.choice(motions))
+        actor = move(rng, shape, colour, motion, width=64, height=64)
         write_clip(draw(Scene((actor,), ground, 64, 64, 17)), folder / f"{index:03d}.mp4")
-        (folder / f"{index:03d}.txt").write_text(plain_caption(NEW_COLOUR, shape, motion, ground))
+        (folder / f"{index:03d}.txt").write_text(plain_caption(colour, shape, motion, ground))
 
 
 def cases(colours: Sequence[str], count: int, seed: int) -> list[Case]:
@@ -101,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with TemporaryDirectory() as scratch:
         data, out = Path(scratch) / "clips", given.out or Path(scratch) / "lora"
         data.mkdir()
-        make_data(data, 48)
+        make_data(data, 96)
         before = outcome(base, count, given.sheet and given.sheet / "before.png")
         config = FinetuneConfig(
             weights=str(base.folder),

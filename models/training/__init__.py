@@ -1,1 +1,1 @@
-"""How the embedded model is made: the drawn domain, the VAE, the denoiser, its distillation."""
+"""How the embedded model is made: the drawn domain, the VAE, the text encoder, the denoiser."""

@@ -10,9 +10,9 @@ import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline
 
 from models.training import blocks, denoiser
+from models.training.__main__ import STAGES, run
 from models.training.captions import caption, plain_caption
 from models.training.denoiser import DenoiserConfig, shift_at
-from models.training.distil import knots
 from models.training.drawing import COLOURS, MOTIONS, OFF_CENTRE_PX, SHAPES, combinations, draw, sample
 from models.training.folder import assemble, save, scheduler
 from models.training.placing import PlaceReader, answers, learn_places
@@ -113,10 +113,13 @@ def test_a_denoiser_trains_resumes_and_ships_as_a_plain_folder(codec: Autoencode
     assert frames.shape == (1, 17, 64, 64, 3)
 
 
-def test_the_few_step_sampler_stands_where_the_scheduler_puts_it() -> None:
-    sampler = scheduler(3.0)
-    sampler.set_timesteps(sigmas=np.linspace(1, 1 / 4, 4))
-    assert sampler.sigmas.tolist() == pytest.approx(knots(4, 3.0), abs=1e-5)
+def test_the_stages_make_the_folder_that_ships_one_after_the_other(tmp_path: Path) -> None:
+    small = SMALL.model_copy(update={"fitted_clips": 24})
+    for stage in STAGES:
+        run(stage, tmp_path / "work", tmp_path / "out", small, TINY)
+    pipeline = LTXPipeline.from_pretrained(tmp_path / "out" / "shapes", torch_dtype=torch.float32)
+    assert pipeline.scheduler.config.flow_shift == TINY.shift
+    assert pipeline.vae.config.latent_channels == SMALL.latent_channels
 
 
 def test_a_sampler_told_the_clean_clip_arrives_at_it() -> None:
