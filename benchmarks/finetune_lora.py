@@ -49,14 +49,14 @@ def write_clip(frames: NDArray[np.uint8], path: Path) -> None:
 
 
 def make_data(folder: Path, clips: int, seed: int = 5) -> None:
-    """Captioned clips, as a user would bring them: videos with a `.txt` beside each. Every second is in the new colour."""
+    """Captioned clips, half of them in the new colour, as a user would bring them: videos with a `.txt` beside each."""
     rng = np.random.default_rng(seed)
     motions = [*DIRECTIONS, "still", "growing"]
     old = list(COLOURS)
     for index in range(clips):
         colour = old[index // 2 % len(old)] if index % 2 else NEW_COLOUR
         ground = str(rng.choice([name for name in BACKGROUNDS if contrasts(colour, name)]))
-        shape, motion = SHAPES[index // 2 % len(SHAPES)], str(rng.choice(motions))
+        shape, motion = SHAPES[(index // 2 + index // 16) % len(SHAPES)], str(rng.choice(motions))
         actor = move(rng, shape, colour, motion, width=64, height=64)
         write_clip(draw(Scene((actor,), ground, 64, 64, 17)), folder / f"{index:03d}.mp4")
         (folder / f"{index:03d}.txt").write_text(plain_caption(colour, shape, motion, ground))
