@@ -38,6 +38,9 @@ class MediaLimits(_Frozen):
     max_pixels: int = Field(default=64_000_000, description="of one frame, read from the header before decoding")
     max_video_s: float = 60.0
     fetch_timeout_s: float = 20.0
+    keep_inputs_s: float = Field(
+        default=7 * DAY_S, ge=3600, description="checked media of tasks that have ended stay for so long, at least"
+    )
     allow_private: bool = Field(default=False, description="fetch from private addresses: for tests and laboratories")
 
 

@@ -16,6 +16,7 @@ from schemas.errors import ObjectMissingError
 from serve.config import MediaLimits, ServeConfig
 from serve.media.check import Checked, Kind, check, refused
 from serve.media.fetch import decode_data_uri, fetch
+from serve.media.inputs import keep
 from serve.net import Outbound
 from serve.store.contract import ApiKey, Store, Upload
 from storage import keys
@@ -33,7 +34,7 @@ _UPLOADS = 8
 
 
 class Intake:
-    """Takes media for one ingress process. `now` is the clock by which uploads expire.
+    """Takes media for one ingress process. `now` is the clock by which uploads expire and inputs age.
 
     `receiving` is held by whoever takes in an upload.
     """
@@ -110,7 +111,7 @@ class Intake:
         with file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         object_key = keys.media_input(digest, found.format.suffix)
-        self._objects.put(object_key, file, found.format.content_type, if_absent=True)
+        keep(self._objects, object_key, file, found.format.content_type, self._limits.keep_inputs_s, self._now())
         return self._objects.uri(object_key)
 
     async def _blocking(self, work: Callable[[], T]) -> T:

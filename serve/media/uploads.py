@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from schemas.errors import RushesError
 from serve.context import Context
+from serve.media import inputs
 from serve.media.check import refused
 from serve.media.urls import is_signed, signature
 from serve.store.contract import ApiKey, Store, Upload
@@ -28,7 +29,7 @@ MAX_FIELDS = 20
 MAX_FIELD_BYTES = 16 << 10
 _ENVELOPE_BYTES = 256 << 10  # boundaries, headers and fields around the file
 _READ_S, _TOTAL_S = 30.0, 900.0
-_SWEEP_S = 600.0
+_SWEEP_S = 900.0
 
 log = logging.getLogger(__name__)
 
@@ -107,14 +108,20 @@ def include(app: FastAPI, context: Context) -> None:
 
 
 async def _sweep_now_and_then(context: Context) -> None:
+    store, objects, keep_s = context.store, context.objects, context.config.media.keep_inputs_s
+    sweeps = (
+        ("expired uploads", lambda: sweep(store, objects, context.now())),
+        ("inputs that nobody reads any more", lambda: inputs.sweep(store, objects, keep_s, context.now())),
+    )
     while True:
-        try:
-            removed = await asyncio.to_thread(sweep, context.store, context.objects, context.now())
-        except RushesError as error:
-            log.warning("expired uploads stay for now: %s", error)
-        else:
-            if removed:
-                log.info("removed %d expired uploads", removed)
+        for what, work in sweeps:
+            try:
+                removed = await asyncio.to_thread(work)
+            except RushesError as error:
+                log.warning("%s stay for now: %s", what, error)
+            else:
+                if removed:
+                    log.info("removed %d %s", removed, what)
         await asyncio.sleep(_SWEEP_S)
 
 

@@ -155,6 +155,9 @@ class TaskStore(Protocol):
 
     def running(self) -> tuple[StoredTask, ...]: ...
 
+    def media_in_use(self) -> frozenset[str]:
+        """URIs of the images and videos that unfinished tasks read."""
+
 
 @dataclass(frozen=True)
 class ApiKey:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from pydantic_core import from_json
 from sqlalchemy import (
     Connection,
     bindparam,
@@ -21,6 +22,7 @@ from serve.errors import DailyLimitError, IdempotencyError
 from serve.store import tables
 from serve.store.contract import Counts, Idempotency, Submitted
 from serve.store.database import AnyRow, Database, reading, writing
+from serve.store.ends import LIVE_VALUES
 from serve.store.leases import Leases
 from serve.store.positions import positions
 from serve.store.rows import as_stored, row_of, select_tasks, stored_task
@@ -82,6 +84,7 @@ _REPRICE = (
     .where(_TASKS.c.id == bindparam("task"), _TASKS.c.status.in_((Status.PENDING.value, Status.THROTTLED.value)))
     .values(render_group=bindparam("group"), story=bindparam("told"))
 )
+_LIVE_BODIES = select(_TASKS.c.body).where(_TASKS.c.status.in_(LIVE_VALUES))
 _DEAD = tables.by_index(select(func.count()).select_from(_TASKS).where(_TASKS.c.dead.is_(True)), "tasks_dead")
 _USAGE = (
     select(_TASKS.c.day, _TASKS.c.model, func.count(), func.sum(_TASKS.c.billed_usd))
@@ -229,6 +232,13 @@ class SqlTasks(Leases):
         rows = [row for statement in each for row in connection.execute(statement)]
         rows.sort(key=lambda row: row.seq, reverse=True)
         return tuple(map(stored_task, rows[:limit]))
+
+    @reading
+    def media_in_use(self, connection: Connection) -> frozenset[str]:
+        bodies = connection.execute(_LIVE_BODIES).scalars()
+        requests = [from_json(body)["request"] for body in bodies]
+        uris = (request.get(kind) for request in requests for kind in ("image", "video"))
+        return frozenset(uri for uri in uris if uri is not None)
 
     @reading
     def usage(

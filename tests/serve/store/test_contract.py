@@ -13,7 +13,7 @@ from schemas.request import Request
 from serve.errors import DailyLimitError, IdempotencyError
 from serve.store.contract import Idempotency, Store
 from serve.store.positions import MOST_AHEAD
-from serve.tasks import Constraints
+from serve.tasks import Constraints, StoredTask
 from tests.serve.store.samples import NOW, ended, failure, group, leased, new_task, now_of, submitted, success
 
 DAY = 86_400.0
@@ -205,6 +205,20 @@ class TestLimits:
             assert sum(threads.map(submit, range(24))) == 5
         found = store.tasks.counts("key-a").by_status
         assert (found[Status.PENDING], found[Status.THROTTLED]) == (3, 2)
+
+
+class TestMedia:
+    def test_media_of_unfinished_tasks_are_in_use(self, store: Store) -> None:
+        def task(**media: str) -> StoredTask:
+            (made,) = submitted(store, request=Request(prompt="x", **media))
+            return made
+
+        task(), task(image="s3://b/inputs/waits.png")
+        leased(store, task(video="s3://b/inputs/runs.mp4"))
+        ended(store, task(image="s3://b/inputs/done.png"))
+        ended(store, task(image="s3://b/inputs/failed.png"), failure())
+        store.tasks.cancel(task(image="s3://b/inputs/cancelled.png").id, None, NOW)
+        assert store.tasks.media_in_use() == {"s3://b/inputs/waits.png", "s3://b/inputs/runs.mp4"}
 
 
 class TestQueue:
