@@ -48,7 +48,7 @@ def finetune(
     `load_lora_weights(OUT)`. Beside it: the loss curve, the log, samples, a checkpoint.
     """
     from models.finetune.config import config_for
-    from models.finetune.distributed import finetune_on_gpus
+    from models.finetune.distributed import finetune_on_workers
     from models.finetune.train import finetune as train
     from pipelines.run import open_catalog
     from rushes.training_data import on_this_machine
@@ -92,7 +92,7 @@ def finetune(
             told = (
                 train(config, lambda done, loss: progress.update(bar, completed=done, loss=loss)) if gpus == 1 else None
             )
-        told = told or finetune_on_gpus(config, gpus)
+        told = told or finetune_on_workers(config, gpus)
         if remote:
             store = open_store(out)
             for path in sorted(p for p in folder.rglob("*") if p.is_file()):

@@ -1,28 +1,35 @@
-"""The same fine-tuning on several GPUs, by Ray Train: one process a GPU, gradients averaged over them."""
+"""The same fine-tuning in several processes, by Ray Train: gradients are averaged over them."""
 
+import shutil
 from typing import Any
 
 from models.finetune.config import FinetuneConfig, FinetuneResult
-from models.finetune.train import finetune
+from models.finetune.train import finetune, follow
 
 
-def finetune_on_gpus(config: FinetuneConfig, gpus: int) -> FinetuneResult:
-    """Run `config` on `gpus` GPUs of the connected Ray cluster; with one or none, in this process.
+def finetune_on_workers(config: FinetuneConfig, workers: int, *, use_gpu: bool = True) -> FinetuneResult:
+    """Run `config` in that many processes of the connected Ray cluster, one GPU each; one runs in this process.
 
-    Each process sees its own random batches, so the batch grows by the number of GPUs. The first writes the files;
-    `config.out` must be a folder that this machine sees too.
+    Each process sees its own random batches, so the batch grows by the number of processes. The first writes the files;
+    `config.out` must be a folder that all of them see.
     """
-    if gpus <= 1:
+    if workers <= 1:
         return finetune(config)
-    from ray.train import ScalingConfig
+    from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    config.out.mkdir(parents=True, exist_ok=True)
+    scratch = config.out.resolve() / "ray"  # without a place of its own, Ray writes into the home folder
     trainer = TorchTrainer(
         _one_process,
-        train_loop_config={"config": config.model_dump_json()},
-        scaling_config=ScalingConfig(num_workers=gpus, use_gpu=True),
+        train_loop_config={"config": config.model_dump_json(), "use_gpu": use_gpu},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        run_config=RunConfig(name="finetune", storage_path=str(scratch)),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return FinetuneResult.model_validate_json((config.out / "result.json").read_text())
 
 
@@ -32,27 +39,24 @@ def _one_process(told: dict[str, Any]) -> None:
     from torch import nn
 
     context = ray.train.get_context()
-    config = FinetuneConfig.model_validate_json(told["config"])
     rank = context.get_world_rank()
-    own = config.model_copy(
-        update={"seed": config.seed + rank, "device": f"cuda:{context.get_local_rank()}"}
-        | ({} if rank == 0 else {"out": config.out / f"rank{rank}", "sample_every": 0})
-    )
+    device = f"cuda:{context.get_local_rank()}" if told["use_gpu"] else "cpu"
+    config = FinetuneConfig.model_validate_json(told["config"]).model_copy(update={"device": device})
+    processes = context.get_world_size()
+
+    def average(parameter: Any) -> None:
+        torch.distributed.all_reduce(parameter.grad)  # a sum: not every backend can average
+        parameter.grad /= processes
 
     def averaged(denoiser: nn.Module) -> nn.Module:
         # Hooks rather than a wrapper: the pipeline calls the denoiser by its own class.
         for parameter in denoiser.parameters():
             torch.distributed.broadcast(parameter.data, src=0)
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(_average)
+                parameter.register_post_accumulate_grad_hook(average)
         return denoiser
 
-    result = finetune(own, wrap=averaged)
-    if rank == 0:
-        (config.out / "result.json").write_text(result.model_dump_json())
-
-
-def _average(parameter: Any) -> None:
-    import torch.distributed
-
-    torch.distributed.all_reduce(parameter.grad, op=torch.distributed.ReduceOp.AVG)
+    if rank > 0:
+        follow(config, rank, averaged)
+    else:
+        (config.out / "result.json").write_text(finetune(config, wrap=averaged).model_dump_json())

@@ -38,8 +38,35 @@ def finetune(
 
     Raises MediaError for data that cannot be read, VariantLoadError for a variant that cannot be trained so.
     """
-    device = torch.device(_device(config.device))
     started = time.monotonic()
+    run = _train(config, config.seed, on_step, wrap, leads=True)
+    losses = run.losses()
+    return FinetuneResult(
+        adapter=config.out,
+        steps=config.steps,
+        first_loss=float(np.mean(losses[:20])),
+        last_loss=float(np.mean(losses[-20:])),
+        curve=draw_curve(losses, config.out / "loss.png"),
+        log=run.log_path,
+        samples=tuple(sorted((config.out / "samples").glob("*.png"))),
+        seconds=time.monotonic() - started,
+    )
+
+
+def follow(config: FinetuneConfig, rank: int, wrap: Callable[[nn.Module], nn.Module]) -> None:
+    """The same steps on other batches, in a process that leaves all files to the first one."""
+    _train(config, config.seed + rank, None, wrap, leads=False)
+
+
+def _train(
+    config: FinetuneConfig,
+    seed: int,
+    on_step: OnStep | None,
+    wrap: Callable[[nn.Module], nn.Module] | None,
+    *,
+    leads: bool,
+) -> "_Run":
+    device = torch.device(_device(config.device))
     pipeline = load_pipeline(config).to(device)
     pipeline.set_progress_bar_config(disable=True)
     family, denoiser = family_of(pipeline)
@@ -49,14 +76,14 @@ def finetune(
         denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
     latents, prompts = encode_clips(config, family, device)
     texts = _encode_texts(family, prompts)
-    run = _Run(config, pipeline, family, denoiser, trained, device)
-    if wrap is not None:
-        wrap(denoiser)
+    run = _Run(config, pipeline, family, denoiser, trained, device, leads=leads)
     first = run.restore() if config.resume else 0
+    if wrap is not None:  # once all processes have read what they resume from, and before the first one writes
+        wrap(denoiser)
     if first == 0:
         run.forget()
-    rng = np.random.default_rng([config.seed, first])
-    torch.manual_seed(config.seed * 1_000_003 + first)
+    rng = np.random.default_rng([seed, first])
+    torch.manual_seed(seed * 1_000_003 + first)
     for step in range(first, config.steps):
         rows = torch.from_numpy(rng.integers(0, len(latents), config.batch)).to(device)
         kept = torch.where(
@@ -71,17 +98,7 @@ def finetune(
             run.checkpoint(step + 1)
         if config.sample_every and (step + 1) % config.sample_every == 0:
             run.sample(step + 1)
-    losses = run.losses()
-    return FinetuneResult(
-        adapter=config.out,
-        steps=config.steps,
-        first_loss=float(np.mean(losses[:20])),
-        last_loss=float(np.mean(losses[-20:])),
-        curve=draw_curve(losses, config.out / "loss.png"),
-        log=run.log_path,
-        samples=tuple(sorted((config.out / "samples").glob("*.png"))),
-        seconds=time.monotonic() - started,
-    )
+    return run
 
 
 def load_pipeline(config: FinetuneConfig) -> Any:
@@ -133,8 +150,9 @@ class _Run:
 
     def __init__(
         self, config: FinetuneConfig, pipeline: Any, family: Family, denoiser: nn.Module,
-        trained: list[nn.Parameter], device: torch.device,
+        trained: list[nn.Parameter], device: torch.device, *, leads: bool,
     ) -> None:  # fmt: skip
+        self._leads = leads
         self._config = config
         self._pipeline = pipeline
         self._family = family
@@ -161,8 +179,9 @@ class _Run:
         torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
         self._optimiser.step()
         value = float(loss.detach())
-        with self.log_path.open("a") as log:
-            log.write(json.dumps({"step": step + 1, "loss": round(value, 6)}) + "\n")
+        if self._leads:
+            with self.log_path.open("a") as log:
+                log.write(json.dumps({"step": step + 1, "loss": round(value, 6)}) + "\n")
         return value
 
     def _mixed(self) -> AbstractContextManager[Any]:
@@ -171,6 +190,8 @@ class _Run:
 
     def checkpoint(self, step: int) -> None:
         """Write the adapter and what it takes to go on from here. No pickles: weights beside one are not loaded."""
+        if not self._leads:
+            return
         save(self._config, self._pipeline, self._denoiser, self._config.out)
         tensors = {"step": torch.tensor(step)}
         for index, parameter in enumerate(self._trained):
@@ -197,6 +218,8 @@ class _Run:
                 else:
                     state["state"].setdefault(int(index), {})[part] = value
         self._optimiser.load_state_dict(state)
+        if not self._leads:
+            return step
         # Steps after the checkpoint will be made again: their lines would stand twice in the log.
         lines = [line for line in self.log_path.read_text().splitlines() if json.loads(line)["step"] <= step]
         self.log_path.write_text("".join(line + "\n" for line in lines))
@@ -204,7 +227,8 @@ class _Run:
 
     def forget(self) -> None:
         """Start from nothing: an earlier run's log would mix with this one's."""
-        self.log_path.unlink(missing_ok=True)
+        if self._leads:
+            self.log_path.unlink(missing_ok=True)
 
     def losses(self) -> list[float]:
         """Every step's loss so far."""
@@ -213,6 +237,8 @@ class _Run:
     @torch.no_grad()
     def sample(self, step: int) -> None:
         """Render the sample prompts with the present weights; a strip of five frames each."""
+        if not self._leads:
+            return
         config = self._config
         folder = config.out / "samples"
         folder.mkdir(exist_ok=True)
