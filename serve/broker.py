@@ -28,6 +28,7 @@ from serve.ends import Ends
 from serve.fits import Fits
 from serve.fleet import NOTE, FleetReport
 from serve.handed import Handed
+from serve.late import LateTasks, mind_calls
 from serve.learnt import Learnt
 from serve.messages import WAITING, Beat, Begun, Hello, LoadFailure, Results, Work
 from serve.metrics import DispatchMetrics
@@ -40,8 +41,7 @@ from serve.wants import batch_of, groups_of, seconds_of, wanted_of, willing
 
 log = logging.getLogger(__name__)
 
-_AGAIN_S, _NOTE_S, _KEEP_S = 0.3, 0.5, 10.0
-_LATE_S, _LATE_SHARE = 2.0, 0.5  # a call that is late takes so much longer, or such a share of what it took
+_AGAIN_S, _NOTE_S, _LATE_S, _KEEP_S = 0.3, 0.5, 2.0, 10.0
 
 
 class Broker:
@@ -76,6 +76,7 @@ class Broker:
         self._fits = Fits(served)
         self._lock = threading.RLock()
         self._waiting = Waiting()
+        self._late = LateTasks(self._policy, self._waiting, self.roster.variant_of)
         self._handed = Handed()
         self._overdue = Overdue(store.tasks)
         self._last_seq = 0
@@ -152,7 +153,7 @@ class Broker:
             if self._is_due("again", now, _AGAIN_S):
                 self._lose(self.roster.silent(now), now, "is silent")
                 self._reroute(self.roster.tend(now), now)
-                self._mind_late(now)
+                mind_calls(self._policy, self._begun, now)
                 for task in self._store.tasks.expired(now) if now >= self._patient_until else ():
                     if holder := self._handed.holder(task.id, task.epoch):
                         self._take_back(holder, "it never began", now)
@@ -168,6 +169,10 @@ class Broker:
                     starts += self._enter(task, now)
             # Only now: tasks of one kind that came together are rendered together.
             self._begin(starts, now)
+            if self._is_due("late", now, _LATE_S) and not self._draining:
+                for task in self._late.to_move(now):
+                    self._policy.withdraw(task.seq, now)
+                    self._begin(self._submit(task, now), now)
             if self._is_due("note", now, _NOTE_S):
                 self._publish(now)
             if self._is_due("keep", now, _KEEP_S):
@@ -333,13 +338,6 @@ class Broker:
         self._waiting.forget(seq)
         if seq in self._policy.timelines.waiting:
             self._policy.withdraw(seq, now)
-
-    def _mind_late(self, now: float) -> None:
-        """What takes longer than predicted goes on for a while yet: nobody queues behind it as if it ended now."""
-        for lane in self._policy.timelines.lanes:
-            begun = self._begun.get(str(lane.name))
-            if lane.running is not None and lane.until_s <= now and begun is not None:
-                self._policy.extend(lane.name, max(_LATE_S, _LATE_SHARE * (now - begun)), now)
 
     def _release(self, key_id: str, now: float) -> None:
         key = self._store.keys.get(key_id)

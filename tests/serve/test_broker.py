@@ -436,6 +436,43 @@ def test_nothing_waits_behind_a_call_that_takes_longer_than_was_said_while_a_rep
     assert endpoint.pull(idle) is not None
 
 
+def behind_a_slow_call(endpoint: Endpoint, **wanted: object) -> StoredTask:
+    """A task that waits for `small`, whose call takes a minute more than was said, while `swift` has become free."""
+    endpoint.pull("r1", "small")
+    endpoint.pull("s1", "swift")
+    endpoint.submit(variant="small", num_frames=33, fall_back=False)
+    endpoint.submit(variant="swift", num_inference_steps=400, fall_back=False)
+    slow, other = endpoint.pull("r1", "small"), endpoint.pull("s1", "swift")
+    assert slow is not None
+    assert other is not None
+    (task,) = endpoint.submit(num_frames=5, **wanted)
+    endpoint.finish(other, "s1")
+    assert endpoint.pull("s1", "swift") is None, "it waits for small"
+    for _ in range(60):
+        endpoint.after(1.0)
+        endpoint.beat(slow, "r1")
+        endpoint.broker.beat(Beat("s1"))
+    return task
+
+
+def test_a_task_that_would_break_its_promise_goes_to_a_variant_that_has_become_free(endpoint: Endpoint) -> None:
+    task = behind_a_slow_call(endpoint, variant="auto")
+    assert task.offer.variant == "small"
+    work = endpoint.pull("s1", "swift")
+    assert work is not None
+    assert [one.fingerprint for one in work.batch.tasks] == [task.id]
+    after = endpoint.stored(task)
+    assert (after.variant, after.attempts, after.group.variant) == ("swift", 1, "swift")
+    assert "swift instead" in after.fallback
+
+
+@pytest.mark.parametrize("wanted", [{"variant": "small"}, {"variant": "auto", "deny": ("swift",)}], ids=str)
+def test_a_late_task_goes_nowhere_that_its_client_did_not_allow(endpoint: Endpoint, wanted: dict[str, object]) -> None:
+    task = behind_a_slow_call(endpoint, **wanted)
+    assert endpoint.pull("s1", "swift") is None
+    assert endpoint.statuses([task]) == [Status.PENDING]
+
+
 def test_a_transient_failure_is_tried_again_later_and_alone(endpoint: Endpoint) -> None:
     tasks = endpoint.submit(3)
     work = endpoint.pull()
