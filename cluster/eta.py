@@ -7,10 +7,11 @@ tasks: the estimate is raw times the median of actual / raw, and bounds come fro
     z = log(actual / estimate) / scale        scale² = sigma² · own / raw + floor² + youth²
 
 The work ahead averages out, so the scatter of the own part counts by its share; youth is for a predictor that has seen
-few completions against what is on its way. A bound is the 90 % quantile of the scores (split conformal) of the task's
-regime, which is how deep the queue was, mixed with those of all; its level follows the share of bounds that held
-(adaptive conformal inference, Gibbs & Candès 2021). An answer takes as many completions as there are tasks on their
-way, so the level moves the slower the more those are; faster, it would swing.
+few completions against what is on its way: it only ever fades, and scores that it dominated teach no quantile. A bound
+is the 90 % quantile of the scores (split conformal) of the task's regime, which is how deep the queue was, mixed with
+those of all; its level follows the share of bounds that held (adaptive conformal inference, Gibbs & Candès 2021). An
+answer takes as many completions as there are tasks on their way, so the level moves the slower the more those are, and
+not far; faster or farther, it would swing.
 """
 
 import math
@@ -22,21 +23,21 @@ from typing import NamedTuple
 COVERAGE = 0.90
 _AIM = 0.905  # a miss more than the promise costs trust, a bound that is a percent longer nothing
 _REGIMES = 6
-_BAND_OF = (0, 1, 1, 1, 2, 2)  # regimes that share scores and level: starts at once, waits, waits long
+_BAND_OF = (0, 1, 1, 1, 2, 3)  # regimes that share scores and level: starts at once, waits, waits long, and longer
 _WINDOW = 4000
 _MEDIAN_WINDOW = 1000
 _PRIOR_WEIGHT = 50
 _POOLED_WEIGHT = 300
 _FLOOR = 0.015
-_YOUTH, _YOUTH_TURNS = 0.3, 3.0
-_FASTEST_STEP, _GAIN, _FEW_ON_THEIR_WAY = 0.02, 0.5, 20
-_LEVELS = (0.75, 0.985)
+_YOUTH = 0.3
+_GAIN, _FEW_ON_THEIR_WAY = 0.25, 20
+_LEVELS = (0.8, 0.97)
 _DRIFTS, _STALE = 100, 0.1
 _P90 = 1.2816  # of the standard normal
 
 
 class Eta(NamedTuple):
-    """Seconds from admission. The rest goes back in with the completion; `scale` and `own_s` may be left out."""
+    """Seconds from admission. The rest goes back in with the completion; from `scale` on it may be left out."""
 
     estimate_s: float
     p90_s: float
@@ -44,6 +45,7 @@ class Eta(NamedTuple):
     raw_s: float
     scale: float = 0.0
     own_s: float = 0.0
+    young: bool = False  # the scale was that of a predictor that knew little
 
 
 class _Scores:
@@ -90,6 +92,7 @@ class EtaBook:
         self._drifts = _Scores(_DRIFTS)
         self._admitted = [0] * bands
         self._completed = [0] * bands
+        self._youth = _YOUTH
         self._scale_of = [0.0] * _REGIMES  # usual scale of a regime, for `table`
 
     def admit(self, raw_s: float, own_s: float, sigma: float = 0.2) -> Eta:
@@ -99,33 +102,33 @@ class EtaBook:
         regime = regime_of(raw_s, own_s)
         band = _BAND_OF[regime]
         self._admitted[band] += 1
-        done = sum(self._completed)
-        on_their_way = max(_FEW_ON_THEIR_WAY, sum(self._admitted) - done)
-        youth = _YOUTH * math.exp(-done / (_YOUTH_TURNS * on_their_way))
-        scale = math.sqrt(sigma * sigma * min(1.0, own_s / raw_s) + _FLOOR**2 + youth * youth)
+        scatter = math.sqrt(sigma * sigma * min(1.0, own_s / raw_s) + _FLOOR**2)
+        scale = math.hypot(scatter, self._youth)
         estimate_s = raw_s * math.exp(self._medians.quantile(0.5, 0.0, _PRIOR_WEIGHT))
         bound_s = estimate_s * math.exp(max(0.0, self._bound(band)) * scale)
-        return Eta(estimate_s, bound_s, regime, raw_s, scale, own_s)
+        return Eta(estimate_s, bound_s, regime, raw_s, scale, own_s, self._youth > scatter)
 
     def complete(self, eta: Eta, actual_s: float, own_now_s: float | None = None) -> None:
         """A task was done `actual_s` after its admission. `own_now_s` is what its own part would be said to take now:
         while such predictions change, old forecasts say nothing about new ones, and are left out."""
         band = _BAND_OF[eta.regime]
         self._completed[band] += 1
+        self._youth *= math.exp(-1 / max(_FEW_ON_THEIR_WAY, sum(self._admitted) - sum(self._completed)))
         if own_now_s and eta.own_s:
             self._drifts.add(abs(math.log(max(own_now_s, 1e-9) / eta.own_s)))
             if self._drifts.median > _STALE:
                 return
         scale = eta.scale or max(_FLOOR, math.log(max(1.0, eta.p90_s / eta.estimate_s)) / _P90)
         self._medians.add(math.log(max(actual_s, 1e-3) / eta.raw_s))
-        score = math.log(max(actual_s, 1e-3) / eta.estimate_s) / scale
-        for scores in (self._scores, self._of_band[band]):
-            scores.add(score)
+        if not eta.young:
+            score = math.log(max(actual_s, 1e-3) / eta.estimate_s) / scale
+            self._scores.add(score)
+            self._of_band[band].add(score)
         usual = self._scale_of[eta.regime]
         self._scale_of[eta.regime] = usual + 0.02 * (scale - usual) if usual else scale
         on_their_way = max(_FEW_ON_THEIR_WAY, self._admitted[band] - self._completed[band])
         missed = 1.0 if actual_s > eta.p90_s else 0.0
-        level = self._levels[band] + min(_FASTEST_STEP, _GAIN / on_their_way) * (missed - (1 - self._aim))
+        level = self._levels[band] + _GAIN / on_their_way * (missed - (1 - self._aim))
         self._levels[band] = min(max(level, _LEVELS[0]), _LEVELS[1])
 
     def table(self) -> tuple[tuple[float, float], ...]:

@@ -73,6 +73,24 @@ def test_a_young_book_promises_less() -> None:
     assert book.admit(10.0, 10.0, 0.1).p90_s < young.p90_s
 
 
+def test_a_surge_of_tasks_does_not_make_a_taught_book_young_again() -> None:
+    book = EtaBook()
+    served(book, 3000, 0.1)
+    before = book.admit(10.0, 10.0, 0.1).p90_s
+    for _ in range(2000):
+        book.admit(100.0, 10.0, 0.1)
+    assert book.admit(10.0, 10.0, 0.1).p90_s == before
+
+
+def test_what_scattered_while_the_book_was_young_widens_no_later_bound() -> None:
+    random = np.random.default_rng(5)
+    wild, calm = EtaBook(), EtaBook()
+    for book, sigma in ((wild, 1.0), (calm, 0.05)):
+        while (eta := book.admit(10.0, 10.0, 0.05)).young:
+            book.complete(eta, 10.0 * math.exp(sigma * float(random.normal())))
+    assert wild._scores.ordered == calm._scores.ordered == []
+
+
 def test_an_eta_that_was_stored_without_its_scale_can_still_be_completed() -> None:
     book = EtaBook()
     for _ in range(100):
