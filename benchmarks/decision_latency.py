@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.report import write_report
 from benchmarks.workload import fleet
 from cluster.dispatch import Dispatcher, Group
-from cluster.policies import _variant
+from cluster.policies import variant_of
 from cluster.terms import Terms, Wanted
 from cluster.timeline import FixedMemory
 
@@ -35,7 +35,7 @@ def measured(decisions: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
     names = list(fleet().variants)[:VARIANTS]
     groups = [Group(pool.name, pool.price_usd_per_hour, pool.vram_gib, pool.speed) for pool in fleet().pools]
     dispatcher = Dispatcher(
-        [_variant(name, fleet()) for name in names], groups, estimate=lambda pool, _: 10.0 / len(pool.accelerator)
+        [variant_of(name, fleet()) for name in names], groups, estimate=lambda pool, _: 10.0 / len(pool.accelerator)
     )
     kinds = [(number, groups[number % len(groups)].accelerator, number // 4 % VARIANTS) for number in range(REPLICAS)]
     dispatcher.gained([(number, kind, FixedMemory(variant)) for number, kind, variant in kinds], 0.0)

@@ -15,9 +15,10 @@ import numpy as np
 from cluster.eta import Eta, EtaBook
 from cluster.fleet import Fleet, load_fleet
 from cluster.machine import machines_of
-from cluster.policies import POLICIES, Situation
+from cluster.policies import POLICIES
 from cluster.predictor import Predictor
 from cluster.report import ON_TIME_SHARE, Outcome, Report, SpeedPoint, judge, measure, summarise
+from cluster.situation import Situation
 from cluster.trace import ASSUMED_LOADS, ASSUMED_SERVICES, Trace, load_trace
 from schemas.errors import ConfigError
 

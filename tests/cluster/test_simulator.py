@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.baselines import Bound
 from cluster.fleet import Fleet, FleetPool, FleetVariant, parse_fleet
-from cluster.policies import POLICIES, Bound
+from cluster.policies import POLICIES
 from cluster.report import measure
 from cluster.simulator import Failure, SimulationConfig, run, simulate, with_deadlines
 from cluster.trace import Trace, load_trace, trace_from
