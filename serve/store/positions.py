@@ -5,9 +5,10 @@ by its index alone, however many ask.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from schemas.clip import Status
 
@@ -30,15 +31,22 @@ def positions(connection: Connection, places: Sequence[Place], *, is_sqlite: boo
         return {}
     asked = sorted(set(places), key=lambda place: (-place[0], place[1]))
     ranges, ends = _ranges(asked)
-    hint = "INDEXED BY tasks_ahead" if is_sqlite else ""
-    counts = ", ".join(
-        _COUNT.format(hint=hint, pending=Status.PENDING, where=where.format(n=n), most=MOST_AHEAD)
-        for n, (where, _) in enumerate(ranges)
-    )
+    statement = _statement(tuple(where for where, _ in ranges), is_sqlite)
     told = {f"{'abc'[place]}{n}": value for n, (_, values) in enumerate(ranges) for place, value in enumerate(values)}
-    found = connection.execute(text(f"SELECT {counts}"), told).one()
+    found = connection.execute(statement, told).one()
     ahead = list(accumulate(found))
     return {place: min(MOST_AHEAD, ahead[end]) for place, end in zip(asked, ends, strict=True)}
+
+
+@lru_cache(maxsize=256)
+def _statement(wheres: tuple[str, ...], is_sqlite: bool) -> TextClause:
+    # Mostly one task is asked for, or a few of the same priority: SQLAlchemy reads each such statement once.
+    hint = "INDEXED BY tasks_ahead" if is_sqlite else ""
+    counts = (
+        _COUNT.format(hint=hint, pending=Status.PENDING, where=where.format(n=n), most=MOST_AHEAD)
+        for n, where in enumerate(wheres)
+    )
+    return text(f"SELECT {', '.join(counts)}")
 
 
 def _ranges(asked: Sequence[Place]) -> tuple[list[tuple[str, tuple[int, ...]]], list[int]]:

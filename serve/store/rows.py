@@ -68,7 +68,7 @@ def as_stored(task: NewTask, seq: int, status: Status, now: float) -> StoredTask
 
 def stored_task(row: AnyRow) -> StoredTask:
     columns = row._mapping
-    body = _Body.model_validate_json(columns["body"])
+    body = _body(columns["body"])
     fields: dict[str, Any] = {name: columns[name] for name in _FIELDS}
     fields["request"], fields["constraints"], fields["offer"] = body.request, body.constraints, body.offer
     fields["group"] = _group(columns["render_group"])
@@ -82,6 +82,12 @@ def stored_task(row: AnyRow) -> StoredTask:
 def day_of(instant: float) -> int:
     """UTC days since the epoch."""
     return int(instant // DAY_S)
+
+
+@lru_cache(maxsize=1024)
+def _body(text: str) -> _Body:
+    # It never changes, and whoever asks for a task asks again.
+    return _Body.model_validate_json(text)
 
 
 @lru_cache(maxsize=1024)
