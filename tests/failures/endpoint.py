@@ -39,7 +39,7 @@ from serve.tasks import LIVE, StoredTask
 from storage import keys
 from storage.store import open_store as open_objects
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 STEPS = 4
 _TURN_S = 0.02
 

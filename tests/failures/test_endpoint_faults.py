@@ -19,7 +19,7 @@ from serve.tasks import StoredTask
 from tests.failures import endpoint as support
 from tests.failures.endpoint import Endpoint, catalog_text, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 CATALOG = catalog_text(small=["spare"], spare=[], broken=["spare"], absent=["spare"])
 POOLS = Pools(

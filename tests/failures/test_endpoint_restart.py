@@ -17,7 +17,7 @@ from serve.store.engine import open_store
 from tests.failures import endpoint as support
 from tests.failures.endpoint import Endpoint, Script, catalog_text, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SETTINGS = """
 [queue]
