@@ -34,7 +34,7 @@ def variants() -> tuple[EmbeddedVariant, ...]:
     """Those that ship."""
     return (
         EmbeddedVariant("embedded", steps=16, guidance=3.0),
-        EmbeddedVariant("embedded-turbo", steps=5, guidance=2.0),
+        EmbeddedVariant("embedded-turbo", steps=4, guidance=2.0),
     )
 
 
