@@ -23,6 +23,7 @@ from torch import Tensor
 from models.training import blocks
 from models.training.drawing import CANVASES, draw, sample
 from models.training.ema import Average
+from models.training.numerics import CELL_FRAMES, CELL_PX
 
 LARGEST = 4.0  # deviation of a block's value, in units of a pixel's in [-1, 1] times the pixels of a block
 SCALE = 1.5  # what that is divided by, for latents of a deviation of about one
@@ -76,8 +77,8 @@ def build(config: VaeConfig) -> AutoencoderKLLTXVideo:
         patch_size_t=1,
         encoder_causal=True,
         decoder_causal=False,
-        spatial_compression_ratio=4 * blocks.PATCH,
-        temporal_compression_ratio=4,
+        spatial_compression_ratio=CELL_PX,
+        temporal_compression_ratio=CELL_FRAMES,
     )
 
 

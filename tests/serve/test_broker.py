@@ -167,14 +167,20 @@ def test_a_finished_task_is_finished_once_and_a_late_second_end_changes_nothing(
     assert (after.status, after.attempts) == (Status.SUCCEEDED, 1)
 
 
-def test_a_silent_replica_loses_its_task_which_another_renders_and_the_first_cannot_finish(endpoint: Endpoint) -> None:
-    (task,) = endpoint.submit()
+def silent_then_another(endpoint: Endpoint) -> tuple[Work, Work]:
+    """What `r1` pulled and kept for longer than its lease, and what `r2` then got."""
     stale = endpoint.pull("r1")
     assert stale is not None
     endpoint.after(endpoint.config.queue.lease_s + 1)
     endpoint.after(endpoint.config.queue.retry_base_s + 1)
     fresh = endpoint.pull("r2")
     assert fresh is not None
+    return stale, fresh
+
+
+def test_a_silent_replica_loses_its_task_which_another_renders_and_the_first_cannot_finish(endpoint: Endpoint) -> None:
+    (task,) = endpoint.submit()
+    stale, fresh = silent_then_another(endpoint)
     assert fresh.leases[0].epoch > stale.leases[0].epoch
     endpoint.finish(stale, "r1")
     assert endpoint.statuses([task]) == [Status.RUNNING]
@@ -352,12 +358,7 @@ def test_what_a_lost_replica_may_have_stored_is_to_be_removed_when_its_task_was_
 
 def test_a_clip_that_another_attempt_has_made_is_never_removed(endpoint: Endpoint) -> None:
     (task,) = endpoint.submit()
-    stale = endpoint.pull("r1")
-    assert stale is not None
-    endpoint.after(endpoint.config.queue.lease_s + 1)
-    endpoint.after(endpoint.config.queue.retry_base_s + 1)
-    fresh = endpoint.pull("r2")
-    assert fresh is not None
+    stale, fresh = silent_then_another(endpoint)
     endpoint.finish(fresh, "r2")
     endpoint.store.tasks.cancel(task.id, None, endpoint.clock.at)
     endpoint.finish(stale, "r1")
