@@ -1,7 +1,8 @@
 """Frames into files: H.264 MP4, WebM, GIF, or PNGs in a zip; a poster; and what was rendered, inside each file.
 
 The same frames with the same metadata give the same bytes, on any machine with the same FFmpeg: the number of
-encoder threads is fixed and nothing writes a date. Encoding runs on the CPU: a GPU second costs far more.
+encoder threads is fixed, nothing writes a date, and x264 does without its macroblock tree. Encoding
+runs on the CPU: a GPU second costs far more.
 """
 
 import io
@@ -26,13 +27,17 @@ _BT709 = 1
 _LIMITED = 1
 _TITLE_CHARS = 200
 _METADATA_FILE = "metadata.json"
+# libx264 165 reads memory that it never wrote in the vector code of its macroblock tree, where a clip's width is not
+# a multiple of 128: the same frames then give other bytes, with one thread too. Without the tree, files of equal
+# PSNR are some 15 % larger, at a `crf` that is higher by two.
+_X264_PARAMS = "mbtree=0"
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """Lower `crf` is better and larger: 18 looks lossless in H.264, 23 is half the bytes."""
+    """Lower `crf` is better and larger: 20 looks lossless in H.264, 25 is half the bytes."""
 
-    crf: int = 18
+    crf: int = 20
     preset: str = "fast"
     webm_crf: int = 30
     threads: int = 2
@@ -102,7 +107,7 @@ def _write_video(
     # The index goes to the front, so that a browser plays before it has the whole file.
     options = {"movflags": "+faststart"} if mp4 else {}
     codec_options = (
-        {"crf": str(settings.crf), "preset": settings.preset}
+        {"crf": str(settings.crf), "preset": settings.preset, "x264-params": _X264_PARAMS}
         if mp4
         else {"crf": str(settings.webm_crf), "b:v": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
     )
