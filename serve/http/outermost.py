@@ -15,6 +15,7 @@ from serve import logs
 from serve.config import ServeConfig
 from serve.http import hot
 from serve.http.errors import as_response, envelope
+from serve.http.receiving import on_demand
 
 _OURS_TO_TAKE = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 _MULTIPART_BYTES = 1 << 20  # what a form adds to the file in it; the receiver counts exactly
@@ -47,7 +48,7 @@ class Outermost:
         request_id, header_bytes, declared = _read_headers(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         limit = self._upload_bytes if scope["path"].startswith("/uploads/") else self._limits.max_body_bytes
-        exchange = _Exchange(receive, send, request_id, limit)
+        exchange = _Exchange(on_demand(receive), send, request_id, limit)
         with logs.context(request_id=request_id):
             try:
                 if header_bytes > self._limits.max_header_bytes:
