@@ -8,11 +8,9 @@ millisecond), thread-safe, and read the store at most every `REFRESH_S`.
 """
 
 import math
-import secrets
 import threading
-import uuid
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from cluster.calibration import CalibrationState, Calibrator
@@ -24,10 +22,11 @@ from cluster.story import Reason, Story
 from cluster.terms import PoolView, Terms, Wanted
 from schemas.catalog import Catalog
 from schemas.clip import ClipFormat
-from schemas.errors import InvalidRequestError, Issue, TransientError
+from schemas.errors import InvalidRequestError, Issue
 from schemas.request import Request
 from schemas.task import Group
 from serve.config import ServeConfig
+from serve.decision import Decision, NoCapacityError, RefusedError
 from serve.fits import Fits
 from serve.fleet import CALIBRATION, NOTE, FleetReport
 from serve.fleet_view import FleetView
@@ -40,66 +39,6 @@ REFRESH_S = 0.5
 CALIBRATED_S = 10.0
 _MOST_STORIES = 4096
 _SLACK_S = 2.0  # between a refusal and the client's next try
-
-
-class RefusedError(InvalidRequestError):
-    """No variant would do within the constraints. `choice` is the whole account."""
-
-    def __init__(self, issues: tuple[Issue, ...], choice: Choice) -> None:
-        self.choice = choice
-        super().__init__(issues)
-
-
-class NoCapacityError(TransientError):
-    """Every pool that could render the request is down."""
-
-    def __init__(self, message: str, choice: Choice) -> None:
-        self.choice = choice
-        super().__init__(message)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Where a request would go, and what the client is told."""
-
-    request: Request
-    constraints: Constraints
-    group: Group
-    offer: Offer
-    choice: Choice
-
-    @property
-    def story(self) -> Story:
-        return self.choice.story
-
-    def as_task(
-        self,
-        *,
-        key_id: str,
-        kind: str,
-        model: str,
-        task_id: str | None = None,
-        batch_id: str | None = None,
-        router_id: str | None = None,
-        webhook_url: str | None = None,
-    ) -> NewTask:
-        """The task to store. Without a seed in the request it gets a random one."""
-        seed = self.request.seed
-        return NewTask(
-            id=task_id or str(uuid.uuid4()),
-            key_id=key_id,
-            kind=kind,
-            model=model,
-            request=self.request,
-            constraints=self.constraints,
-            group=self.group,
-            offer=self.offer,
-            priority=self.request.priority,
-            seed=secrets.randbits(32) if seed is None else seed,
-            batch_id=batch_id,
-            router_id=router_id,
-            webhook_url=webhook_url,
-        )
 
 
 class Admission:

@@ -19,9 +19,9 @@ from starlette.responses import Response
 from schemas.clip import ClipFormat, Status
 from schemas.errors import InvalidRequestError
 from schemas.request import Request as Wanted
-from serve.admission import NoCapacityError
 from serve.bulk import BulkOptions
 from serve.context import Context
+from serve.decision import NoCapacityError
 from serve.http import large_batches
 from serve.http.bodies import Creation, creation_of
 from serve.http.creates import FORMATS, constraints_of, store, take

@@ -13,8 +13,9 @@ from schemas.catalog import Variant
 from schemas.clip import ClipFormat
 from schemas.errors import InvalidRequestError
 from schemas.request import Request as Wanted
-from serve.admission import Admission, Decision, NoCapacityError, RefusedError
+from serve.admission import Admission
 from serve.context import Context
+from serve.decision import Decision, NoCapacityError, RefusedError
 from serve.http.bodies import creation_of
 from serve.http.creates import FORMATS, constraints_of
 from serve.http.errors import wire_issues

@@ -17,8 +17,8 @@ from cluster.terms import Preference
 from schemas.errors import InvalidRequestError
 from schemas.request import Mode
 from schemas.request import Request as Wanted
-from serve.admission import NoCapacityError, RefusedError
 from serve.context import Context
+from serve.decision import NoCapacityError, RefusedError
 from serve.http.creates import check_webhook, constraints_of, refusals, replayed_tasks, store, take, why_refused
 from serve.http.errors import WIRE_NAMES, envelope, wire_issues
 from serve.http.routers import note_unknown

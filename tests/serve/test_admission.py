@@ -13,8 +13,9 @@ from cluster.eta import regime_of
 from cluster.terms import Preference
 from schemas.errors import ConfigError, InvalidRequestError
 from schemas.request import Mode, Request
-from serve.admission import Admission, Decision, NoCapacityError, RefusedError
+from serve.admission import Admission
 from serve.config import Pools, ServeConfig
+from serve.decision import Decision, NoCapacityError, RefusedError
 from serve.fleet import CALIBRATION, NOTE, FleetReport, PoolReport
 from serve.store.contract import Store
 from serve.tasks import Constraints
