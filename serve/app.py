@@ -16,9 +16,9 @@ from serve.bulk import BulkRunner
 from serve.config import ServeConfig, read_serve_config
 from serve.dispatcher import Dispatcher
 from serve.ingress import INGRESS, ingress_app
+from serve.kinds import limits_of
 from serve.names import served_catalog
 from serve.replica import DISPATCHER, Replica, Wrap
-from serve.roster import limits_of
 from serve.scaler import pool_name
 
 APP = "rushes"

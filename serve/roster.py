@@ -14,36 +14,18 @@ from cluster.cost import Load
 from cluster.dispatch import Dispatcher, Start
 from cluster.sizing import SizingOptions, VariantDemand, size
 from cluster.timeline import FixedMemory
-from schemas.catalog import Catalog, Variant
+from schemas.catalog import Catalog
 from serve.config import ServeConfig
 from serve.demand import Demand
 from serve.fleet import PoolReport
+from serve.kinds import ColdMemory, Kind, accelerator_for, limits_of
 from serve.messages import Hello, LoadFailure, Results
 from serve.tasks import StoredTask
 
 _PROCESS_S = 10.0  # a new process imports torch and joins, beside loading the model
 _DOWN_S, _LONGEST_DOWN_S = 30.0, 600.0
 _HOPELESS = 3  # load failures in a row
-_ARRIVALS_S = 60.0
 _BUSY_S = 0.1
-
-
-class ColdMemory(FixedMemory):
-    """A replica that is not there yet: its first task waits for the load."""
-
-    def __init__(self, variant: int, start_s: float) -> None:
-        super().__init__(variant)
-        self.start_s = start_s
-
-    def load_s(self, variant: int) -> float:
-        return self.start_s if variant == self.variant else math.inf
-
-    def use(self, variant: int) -> float:
-        load_s, self.start_s = self.load_s(variant), 0.0
-        return load_s
-
-    def copy(self) -> "ColdMemory":
-        return ColdMemory(self.variant, self.start_s)
 
 
 @dataclass
@@ -51,28 +33,6 @@ class _Replica:
     variant: str
     heard_at: float
     tasks: set[str] = field(default_factory=set)  # that it holds
-
-
-@dataclass
-class _Kind:
-    """What is known of a variant here."""
-
-    variant: Variant
-    accelerator: str
-    start_s: float
-    target: int = 0
-    asked_at: float | None = None  # since when a replica is being started
-    failures: int = 0
-    last_failure: str = ""
-    down_until: float = 0.0
-    worked_at: float = 0.0  # never, so far: what nobody asks for need not stay loaded
-    arriving: float = 0.0  # seconds of work a second, fading
-    arrived_at: float = 0.0
-    placeholder: bool = False
-    failed_at: list[float] = field(default_factory=list)
-
-    def arriving_at(self, now: float) -> float:
-        return self.arriving * math.exp((self.arrived_at - now) / _ARRIVALS_S)
 
 
 class Roster:
@@ -90,11 +50,11 @@ class Roster:
         self._config, self._policy, self._calibrator = config, policy, calibrator
         self._replicas: dict[str, _Replica] = {}
         self._strangers: dict[str, tuple[str, float]] = {}  # who beats and has not pulled: (variant, heard at)
-        self._kinds: dict[str, _Kind] = {}
+        self._kinds: dict[str, Kind] = {}
         for name, variant in served.variants.items():
-            accelerator = _accelerator(variant, accelerators)
+            accelerator = accelerator_for(variant, accelerators)
             start_s = _PROCESS_S + calibrator.load_s(name, accelerator, Load.COLD)
-            self._kinds[name] = _Kind(variant, accelerator, start_s, arrived_at=now())
+            self._kinds[name] = Kind(variant, accelerator, start_s, arrived_at=now())
         self._limits = {name: limits_of(config, served, name) for name in served.variants}
 
     # -- replicas ------------------------------------------------------------------------------------------------
@@ -162,9 +122,7 @@ class Roster:
 
     def asked(self, variant: str, work_s: float, now: float) -> None:
         """Work has arrived for a variant."""
-        kind = self._kinds[variant]
-        kind.arriving = kind.arriving_at(now) + work_s / _ARRIVALS_S
-        kind.arrived_at = now
+        self._kinds[variant].asked(work_s, now)
 
     def load_failed(self, failure: LoadFailure, now: float) -> tuple[list[Start], list[int]]:
         kind = self._kinds[failure.variant]
@@ -190,7 +148,7 @@ class Roster:
                 starts += self._policy.gained([(_placeholder(name), kind.accelerator, memory)], now)
         return starts, waiting
 
-    def _drop_placeholder(self, kind: _Kind) -> list[int]:
+    def _drop_placeholder(self, kind: Kind) -> list[int]:
         if not kind.placeholder:
             return []
         kind.placeholder = False
@@ -252,7 +210,7 @@ class Roster:
             )
         return tuple(found)
 
-    def _remaining_start_s(self, kind: _Kind, now: float) -> float:
+    def _remaining_start_s(self, kind: Kind, now: float) -> float:
         return kind.start_s if kind.asked_at is None else max(1.0, kind.start_s - (now - kind.asked_at))
 
     # -- how many ------------------------------------------------------------------------------------------------
@@ -300,27 +258,6 @@ class Roster:
         lease_s = self._config.queue.lease_s
         self._strangers = {name: (of, at) for name, (of, at) in self._strangers.items() if now - at <= lease_s}
         return sum(of == variant for of, _ in self._strangers.values())
-
-
-def limits_of(config: ServeConfig, served: Catalog, name: str) -> tuple[int, int]:
-    """(least, most) replicas of a variant; the first served one stays up. Names in the config may be aliases."""
-
-    def said(table: dict[str, int], default: int) -> int:
-        return next(
-            (n for alias, n in table.items() if (v := served.find(alias)) is not None and v.name == name), default
-        )
-
-    least = said(config.pools.min_replicas, 1 if name == next(iter(served.variants)) else 0)
-    return least, max(least, said(config.pools.max_replicas, 1))
-
-
-def _accelerator(variant: Variant, accelerators: Sequence[str]) -> str:
-    if not variant.needs.gpus:
-        return "cpu"
-    named = variant.needs.accelerator_type
-    if named in accelerators:
-        return str(named)
-    return next((name for name in accelerators if name != "cpu"), "cpu")
 
 
 def _placeholder(variant: str) -> str:
