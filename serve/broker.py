@@ -6,26 +6,22 @@ Everything in memory can be lost: a new broker reads the queue from the store, l
 they hold from their heartbeats. All decisions are `cluster/`'s; all truths are the store's. Thread-safe.
 """
 
-import json
 import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from itertools import islice
 from time import time
 
 from cluster.dispatch import Dispatcher, Start
 from cluster.dispatch import Group as Place
 from cluster.eta import EtaBook
-from cluster.routing import Choice
 from cluster.terms import PoolView, Wanted
 from schemas.catalog import Catalog
 from schemas.clip import Status
-from schemas.task import RenderBatch
+from serve.binding import Binding
 from serve.config import ServeConfig
 from serve.demand import demands
 from serve.ends import Ends
-from serve.fits import Fits
 from serve.fleet import NOTE, FleetReport
 from serve.handed import Handed
 from serve.late import LateTasks, mind_calls
@@ -33,11 +29,11 @@ from serve.learnt import Learnt
 from serve.messages import WAITING, Beat, Begun, Hello, LoadFailure, Results, Work
 from serve.metrics import DispatchMetrics
 from serve.overdue import Overdue
+from serve.plan import Plan
 from serve.roster import Roster
 from serve.store.contract import Store
-from serve.tasks import StoredTask
-from serve.waiting import Waiting, as_rendered
-from serve.wants import batch_of, groups_of, seconds_of, wanted_of, willing
+from serve.waiting import Waiting
+from serve.wants import seconds_of, willing
 
 log = logging.getLogger(__name__)
 
@@ -60,25 +56,37 @@ class Broker:
         on_cancelled: Callable[[str], None] = lambda task_id: None,
         now: Callable[[], float] = time,
     ) -> None:
-        self._config, self._served, self._store, self._now = config, served, store, now
+        self._config, self._store, self._now = config, store, now
         self._on_work = on_work
         self.metrics = metrics or DispatchMetrics()
         self._learnt = Learnt(served, store.notes, self.metrics)
         self._calibrator = self._learnt.calibrator
         self._book = EtaBook()
         self._ends = Ends(config.queue, store.tasks, self._book, self.metrics, on_cancelled)
+        self._waiting = Waiting()
         places = [Place(name, price_usd_per_hour=0.0) for name in accelerators]
         self._policy = Dispatcher(willing(served), places, estimate=self._estimate)
         for pool in self._policy.pools.values():
             # Prices are the variants' own; a place only says which accelerators there are.
             pool.group = Place(pool.accelerator, pool.variant.price_usd_per_gpu_hour)
         self.roster = Roster(config, served, self._policy, self._calibrator, accelerators, now)
-        self._fits = Fits(served)
+        self._plan = Plan(served, store.tasks, self._policy, self._waiting, self.roster, self._ends)
         self._lock = threading.RLock()
-        self._waiting = Waiting()
         self._late = LateTasks(self._policy, self._waiting, self.roster.variant_of)
         self._handed = Handed()
         self._overdue = Overdue(store.tasks)
+        self._binding = Binding(
+            served,
+            store.tasks,
+            self._policy,
+            self._plan,
+            self.roster,
+            self._calibrator,
+            self._ends,
+            self._overdue,
+            self.metrics,
+            config.queue.lease_s,
+        )
         self._last_seq = 0
         self._due: defaultdict[str, float] = defaultdict(float)
         self._draining = False
@@ -160,19 +168,19 @@ class Broker:
                     elif self._ends.retry(task, task.epoch, "its replica was lost", "ReplicaLost", now):
                         self._overdue.add(task)
                 for task in self._store.tasks.waiting_again(now):
-                    starts += self._enter(task, now)
+                    starts += self._plan.enter(task, now)
                 for key_id in self._store.tasks.throttled_keys():
                     self._release(key_id, now)
             while fresh := self._store.tasks.pending(self._last_seq):
                 self._last_seq = max(task.seq for task in fresh)
                 for task in fresh:
-                    starts += self._enter(task, now)
+                    starts += self._plan.enter(task, now)
             # Only now: tasks of one kind that came together are rendered together.
             self._begin(starts, now)
             if self._is_due("late", now, _LATE_S) and not self._draining:
                 for task in self._late.to_move(now):
                     self._policy.withdraw(task.seq, now)
-                    self._begin(self._submit(task, now), now)
+                    self._begin(self._plan.route(task, now), now)
             if self._is_due("note", now, _NOTE_S):
                 self._publish(now)
             if self._is_due("keep", now, _KEEP_S):
@@ -187,53 +195,14 @@ class Broker:
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
-    def _enter(self, task: StoredTask, now: float) -> list[Start]:
-        if task.seq in self._waiting:
-            return []
-        groups = groups_of(task, self._served, self._fits)
-        if not groups:
-            self._ends.give_up(task, "no variant that is served now can render this task", now)
-            return []
-        self._waiting.add(task, groups)
-        self.roster.asked(task.offer.variant, task.offer.gpu_s, now)
-        return self._submit(task, now)
-
-    def _submit(self, task: StoredTask, now: float) -> list[Start]:
-        wanted = wanted_of(task, self._waiting.groups(task.seq))
-        choice, starts = self._policy.submit(
-            task.seq, wanted, now, tenant=task.key_id, priority=task.priority, admitted=True
-        )
-        if choice.routed and choice.variant != task.offer.variant:
-            self._note_fallback(task, choice)
-        if not choice.routed:
-            reasons = [self.roster.hopeless(name) for name in self._waiting.groups(task.seq)]
-            if all(reasons):
-                log.warning("task %s: nothing that could render it can be loaded: %s", task.id, reasons[0])
-                self._policy.withdraw(task.seq, now)
-                self._waiting.forget(task.seq)
-                self._ends.give_up(task, "the variants that could render this task cannot be loaded", now)
-        return starts
-
     def _reroute(self, moved: tuple[list[Start], list[int]], now: float) -> None:
         """Begin starts, and route tasks again whose replica is no more or whose variant has become ready."""
         starts, seqs = moved
-        for seq in seqs:
-            task = self._waiting.get(seq)
-            if task is not None:
-                starts = starts + self._submit(task, now)
-        self._begin(starts, now)
+        self._begin(starts + self._plan.route_again(seqs, now), now)
 
     def _estimate(self, pool: PoolView, wanted: Wanted) -> float:
         group = self._waiting.groups(wanted.task)[pool.variant.name]
         return seconds_of(self._calibrator, pool.variant, pool.accelerator, group, len(self._waiting.alike(group)))
-
-    def _note_fallback(self, task: StoredTask, choice: Choice) -> None:
-        story = choice.story
-        self._store.tasks.reprice(
-            task.id,
-            self._waiting.groups(task.seq)[choice.variant or ""].model_dump_json(),
-            _as_json([*story.as_log(), {"type": "note", "text": choice.sentence}]),
-        )
 
     def _begin(self, starts: list[Start], now: float) -> None:
         """Turn the policy's starts into leased batches. A start whose tasks are all gone frees its replica again."""
@@ -242,69 +211,13 @@ class Broker:
             start = queue.pop(0)
             if self.roster.is_placeholder(start.replica):
                 continue  # the task waits for a replica that is still loading
-            work = self._work(start, now)
+            work = self._binding.work(start, now)
             if work is None:
                 queue += self._policy.free(start.replica, now)
                 continue
+            self._begun[str(start.replica)] = now
             self._handed.give(str(start.replica), work)
             self._on_work(str(start.replica))
-
-    def _work(self, start: Start, now: float) -> Work | None:
-        """Lease the started task and as many of its kind as one call takes."""
-        first = self._waiting.get(start.task)
-        if first is None:
-            return None
-        group = self._waiting.groups(start.task)[start.variant]
-        pool = self._policy.pools[f"{start.variant}/{self.roster.accelerator_of(start.variant)}"]
-        most = self._served[start.variant].max_batch - 1
-        alike = list(
-            islice((seq for seq in self._waiting.alike(group) if self._may_join(seq, first, start.variant)), most)
-        )
-        # A task that lost a replica may have killed it: it is tried alone.
-        size = 1 if first.attempts else batch_of(self._served[start.variant], pool.accelerator, group, len(alike) + 1)
-        mates = alike[: size - 1]
-        seqs = [start.task, *mates]
-        tasks = {seq: self._waiting[seq] for seq in seqs}
-        replaced = {s: group.model_dump_json() for s, t in tasks.items() if t.group.key != group.key}
-        excuses = {s: self._excuse(t, start.variant) for s, t in tasks.items() if t.offer.variant != start.variant}
-        leases = self._store.tasks.lease(
-            seqs,
-            str(start.replica),
-            start.variant,
-            now + self._config.queue.lease_s,
-            now,
-            groups=replaced,
-            fallback=excuses,
-        )
-        for seq in seqs:
-            self._forget(seq, now)
-        if not leases:
-            return None
-        extra_s = seconds_of(self._calibrator, pool.variant, pool.accelerator, group, len(leases)) * len(leases)
-        self._policy.extend(start.replica, extra_s, now)
-        held = [tasks[lease.seq] for lease in leases]
-        for task in held:
-            self._overdue.taken(task.id)
-            self._ends.began(task)
-            self.metrics.started(start.variant, now - task.created_at)
-            if task.offer.variant != start.variant:
-                self.metrics.fell_back(f"{task.offer.variant} to {start.variant}")
-        self.roster.began(str(start.replica), held, now)
-        self._begun[str(start.replica)] = now
-        batch = RenderBatch(group, tuple(as_rendered(task) for task in held))
-        waits = tuple(max(0.0, now - task.created_at) for task in held)
-        return Work(batch, leases, waits, self._config.queue.lease_s)
-
-    def _may_join(self, seq: int, first: StoredTask, variant: str) -> bool:
-        task = self._waiting[seq]
-        if seq == first.seq or task.attempts or task.priority < first.priority:
-            return False
-        # A fallback is for those who need one, not for whoever waits for its own variant meanwhile.
-        place = self._policy.timelines.waiting.get(seq)
-        return variant == (task.offer.variant if place is None else self.roster.variant_of(place))
-
-    def _excuse(self, task: StoredTask, variant: str) -> str:
-        return f"{task.offer.variant} {self.roster.trouble(task.offer.variant)}: {variant} instead"
 
     # -- losses and notes ---------------------------------------------------------------------------------------------
 
@@ -323,21 +236,15 @@ class Broker:
         starts: list[Start] = []
         for task in self._store.tasks.get_many(ids):
             if task.status is Status.PENDING:
-                starts += self._enter(task, now)
+                starts += self._plan.enter(task, now)
         self._begin(starts, now)
 
     def _go_on(self, replica: str, variant: str, leases: Iterable[tuple[str, int]], now: float) -> set[str]:
         """A replica that was only slow goes on with what ran out meanwhile and nobody else took: the tasks' ids."""
         found = self._overdue.go_on(replica, variant, leases, now + self._config.queue.lease_s, now)
         for task in found:
-            self._forget(task.seq, now)
+            self._plan.forget(task.seq, now)
         return {task.id for task in found}
-
-    def _forget(self, seq: int, now: float) -> None:
-        """It waits no more."""
-        self._waiting.forget(seq)
-        if seq in self._policy.timelines.waiting:
-            self._policy.withdraw(seq, now)
 
     def _release(self, key_id: str, now: float) -> None:
         key = self._store.keys.get(key_id)
@@ -372,13 +279,8 @@ class Broker:
         self.metrics.dead_letters(counts.dead)
         self.metrics.throttled(counts.by_status[Status.THROTTLED])
         self._overdue.keep(self._waiting)
-        if len(self._waiting) <= counts.by_status[Status.PENDING]:
-            return
-        known = list(self._waiting)
-        for first in range(0, len(known), 500):
-            for task in self._store.tasks.get_many([task.id for task in known[first : first + 500]]):
-                if task.status is not Status.PENDING and task.seq in self._waiting:
-                    self._forget(task.seq, self._now())
+        if len(self._waiting) > counts.by_status[Status.PENDING]:
+            self._plan.forget_ended(self._now())
 
     # -- how many ------------------------------------------------------------------------------------------------
 
@@ -388,7 +290,3 @@ class Broker:
             now = self._now()
             waits = demands(self._policy, self._waiting, now)
             return self.roster.sizes(waits, (gpus, cpus), now)
-
-
-def _as_json(entries: list[dict[str, object]]) -> str:
-    return json.dumps(entries, default=list)
