@@ -13,12 +13,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.accelerator import accelerator_named
-from cluster.placement import BulkGroup, BulkPool, BulkVariant, Plan, place
+from cluster.bulk_slots import CPU, Slots, allowed, gpus_of, slots_of
+from cluster.placement import BulkGroup, BulkVariant, Plan, place
 from cluster.topology import Topology
 from schemas.catalog import Variant
 
-CPU = "cpu"
 # Beyond this many groups only their sums by variant are placed: pools have no more to go by.
 _MOST_GROUPS = 128
 # Actors that shorten the run by less than this are not worth their loads.
@@ -78,10 +77,10 @@ def plan_pools(
         return BulkPlan((), 0.0, 0.0)
     works = every if len(every) <= _MOST_GROUPS else _coarse(every)
     used = {name: variants[name] for name in sorted({work.variant for work in works})}
-    slots = _slots(used, topology, device)
+    slots = slots_of(used, topology, device)
 
     def each(name: str, kind: str) -> float:
-        return (_gpus(used[name], device) or used[name].needs.cpus) / slots.each[kind]
+        return (gpus_of(used[name], device) or used[name].needs.cpus) / slots.each[kind]
 
     plan = _placed(works, load_s, used, slots, each, device)
     most = {name: topology.most_actors(variant, device) for name, variant in used.items()}
@@ -110,7 +109,7 @@ def drain_s(
     while left:
         for number in sorted(left):
             pool, needs = pools[number], variants[pools[number].variant].needs
-            kind, each = pool.accelerator or next(iter(gpus), CPU), _gpus(variants[pool.variant], device)
+            kind, each = pool.accelerator or next(iter(gpus), CPU), gpus_of(variants[pool.variant], device)
             room = free_cpus / needs.cpus if not each else min(free_cpus / needs.cpus, free_gpus[kind] / each)
             started = min(missing[number], int(room + 1e-9))
             if not started and not any(ready):
@@ -124,7 +123,7 @@ def drain_s(
         left.remove(first)
         pool, needs = pools[first], variants[pools[first].variant].needs
         free_cpus += len(ready[first]) * needs.cpus
-        if each := _gpus(variants[pool.variant], device):
+        if each := gpus_of(variants[pool.variant], device):
             free_gpus[pool.accelerator or next(iter(gpus), CPU)] += len(ready[first]) * each
         ready[first] = []
     return now_s
@@ -144,82 +143,36 @@ def _done_s(pool: ActorPool, ready_s: list[float]) -> float:
     raise AssertionError("unreachable: there is an actor")
 
 
-@dataclass(frozen=True, slots=True)
-class _Slots:
-    """What placement is given as GPUs: `each` real ones a slot (CPUs in the pool of that name)."""
-
-    pools: tuple[BulkPool, ...]
-    each: Mapping[str, float]
-    gpus: Mapping[str, float]  # that there are, by accelerator
-
-
-def _slots(variants: Mapping[str, Variant], topology: Topology, device: str) -> _Slots:
-    """Where all variants hold the same number of GPUs a slot is an actor's place. Where they differ it is a GPU, and an
-    actor of two takes two seconds of one for each of its own."""
-    pools: list[BulkPool] = []
-    each: dict[str, float] = {}
-    sizes = {_gpus(variant, device) for variant in variants.values()} - {0.0}
-    gpus: dict[str, float] = {}
-    if sizes:
-        told = {name: count for name, count in topology.accelerators.items() if count > 0}
-        whole = len(told) > 1 and math.isclose(sum(told.values()), topology.gpus)
-        gpus = told if whole else {topology.accelerator: topology.gpus}
-        unit = sizes.pop() if len(sizes) == 1 else 1.0
-        for name, count in sorted(gpus.items()):
-            chip = accelerator_named(name)
-            pools.append(BulkPool(name, name, max(1, int(count / unit + 1e-9)), chip.vram_gib if chip else 0.0))
-            each[name] = unit
-    if any(not _gpus(variant, device) for variant in variants.values()):
-        mine = [variant.needs.cpus for variant in variants.values() if not _gpus(variant, device)]
-        unit = mine[0] if len(set(mine)) == 1 else 1.0
-        pools.append(BulkPool(CPU, CPU, max(1, int(topology.cpus / unit + 1e-9)), 0.0))
-        each[CPU] = unit
-    return _Slots(tuple(pools), each, gpus)
-
-
 def _placed(
     works: Sequence[BulkWork],
     load_s: Mapping[str, Mapping[str, float]],
     variants: Mapping[str, Variant],
-    slots: _Slots,
+    slots: Slots,
     each: Callable[[str, str], float],
     device: str,
 ) -> Plan:
-    allowed = {name: _allowed(variant, slots, device) for name, variant in variants.items()}
+    may_be_in = {name: allowed(variant, slots, device) for name, variant in variants.items()}
     groups = [
         BulkGroup(
             work.group,
             work.variant,
             work.batches,
-            {pool: max(work.batch_s[pool], 1e-6) * each(work.variant, pool) for pool in allowed[work.variant]},
+            {pool: max(work.batch_s[pool], 1e-6) * each(work.variant, pool) for pool in may_be_in[work.variant]},
         )
         for work in works
     ]
     bulk_variants = [
-        BulkVariant(name, 0.0, {pool: load_s[name][pool] * each(name, pool) for pool in allowed[name]})
+        BulkVariant(name, 0.0, {pool: load_s[name][pool] * each(name, pool) for pool in may_be_in[name]})
         for name in variants
     ]
     return place(groups, bulk_variants, slots.pools)
-
-
-def _allowed(variant: Variant, slots: _Slots, device: str) -> tuple[str, ...]:
-    """The pools that an actor may be in. Memory only decides between types: what fits none of them is tried."""
-    each = _gpus(variant, device)
-    if not each:
-        return (CPU,)
-    there = [pool for pool in slots.pools if pool.name != CPU]
-    kind = variant.needs.accelerator_type
-    there = [pool for pool in there if pool.name == kind] or there
-    enough = [pool for pool in there if slots.gpus[pool.name] + 1e-9 >= each] or there
-    fit = [pool for pool in enough if not pool.vram_gib or variant.needs.vram_gib <= pool.vram_gib * max(1.0, each)]
-    return tuple(pool.name for pool in fit or enough)
 
 
 def _pools(
     plan: Plan,
     works: Sequence[BulkWork],
     load_s: Mapping[str, Mapping[str, float]],
-    slots: _Slots,
+    slots: Slots,
     each: Callable[[str, str], float],
     most: Mapping[str, int],
     *,
@@ -300,7 +253,3 @@ def _fine(pools: Sequence[ActorPool], works: Sequence[BulkWork]) -> tuple[ActorP
                 open_ -= count
         fine.append(replace(pool, batches=mine))
     return tuple(fine)
-
-
-def _gpus(variant: Variant, device: str) -> float:
-    return 0.0 if device == CPU else variant.needs.gpus

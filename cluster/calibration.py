@@ -12,10 +12,11 @@ not make the history wrong. No clock, no files: `state` is JSON to be stored by 
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict
 
+from cluster.call_history import LAST_CALLS, CallKind, Place, RecentCalls, aged, kind_of, middle, typical
 from cluster.cost import Cost, Load, predict, seconds_on
 from cluster.fit import Measured, fit_profile
 from cluster.terms import PoolView, Wanted
@@ -30,8 +31,6 @@ _OF_A_CALL = (
     "step_s_per_token_squared",
     "decode_s_per_megapixel",
 )
-_WINDOW = 32
-_HALF_LIFE = 12.0  # calls of one kind
 _KIND_HALF_LIFE = 200.0  # calls on the accelerator, since a kind was last seen
 _MOST_KINDS = 64
 _MOST_ANSWERS = 10_000
@@ -39,7 +38,7 @@ _SURE = 4.0  # a kind with more calls than this says no more about other kinds
 _PRIOR_CALLS = 2.0
 _PRIOR_CALLS_MEASURED = 4.0  # a profile that was measured is believed for longer
 _PRIOR_SIGMA, _SIGMA_CALLS = 0.3, 5.0
-_LEAST_TO_FIT, _LEAST_CALLS_TO_FIT = 4, 3
+_LEAST_KINDS_TO_FIT = 4
 
 
 class CallHistory(BaseModel):
@@ -82,56 +81,24 @@ class CalibrationState(BaseModel):
     loads: tuple[LoadHistory, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """Calls that take the same."""
-
-    width: int
-    height: int
-    frames: int
-    steps: int
-    guidance: float
-    batch: int
-
-    @property
-    def shape(self) -> Shape:
-        return Shape(width=self.width, height=self.height, frames=self.frames)
-
-
-@dataclass(slots=True)
-class _History:
-    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
-    last: int = 0
-
-
-@dataclass(slots=True)
-class _Place:
-    """One variant on one accelerator."""
-
-    count: int = 0
-    kinds: dict[_Kind, _History] = field(default_factory=dict)
-    answers: dict[_Kind, Cost] = field(default_factory=dict)
-    whole: float | None = None
-
-
 class Calibrator:
     """Predictions for a catalog's variants that learn from finished calls."""
 
     def __init__(self, variants: Iterable[Variant], state: CalibrationState | None = None) -> None:
         self._variants = {variant.name: variant for variant in variants}
         self._digests = {name: variant.digest for name, variant in self._variants.items()}
-        self._places: dict[tuple[str, str], _Place] = {}
+        self._places: dict[tuple[str, str], Place] = {}
         self._loads: dict[tuple[str, str, Load], deque[float]] = {}
         # What was measured of other weights or settings is of another variant by the same name.
         for call in state.calls if state else ():
             if self._digests.get(call.variant) == call.digest:
-                place = self._places.setdefault((call.variant, call.accelerator), _Place())
-                kind = _Kind(call.width, call.height, call.frames, call.steps, call.guidance, call.batch)
-                place.kinds[kind] = _History(deque(call.seconds, maxlen=_WINDOW), call.last)
+                place = self._places.setdefault((call.variant, call.accelerator), Place())
+                kind = CallKind(call.width, call.height, call.frames, call.steps, call.guidance, call.batch)
+                place.kinds[kind] = RecentCalls(deque(call.seconds, maxlen=LAST_CALLS), call.last)
                 place.count = max(place.count, call.last)
         for load in state.loads if state else ():
             if self._digests.get(load.variant) == load.digest:
-                self._loads[load.variant, load.accelerator, load.load] = deque(load.seconds, maxlen=_WINDOW)
+                self._loads[load.variant, load.accelerator, load.load] = deque(load.seconds, maxlen=LAST_CALLS)
 
     # -- learning ------------------------------------------------------------------------------------------------
 
@@ -139,12 +106,12 @@ class Calibrator:
         """A call has finished. Unknown variants and impossible seconds are passed over."""
         if variant not in self._variants or not 0 < call.seconds < math.inf:
             return
-        place = self._places.setdefault((variant, accelerator), _Place())
-        kind = _kind(self._variants[variant], call.shape, call.steps, call.guidance, call.batch)
+        place = self._places.setdefault((variant, accelerator), Place())
+        kind = kind_of(self._variants[variant], call.shape, call.steps, call.guidance, call.batch)
         if kind not in place.kinds and len(place.kinds) >= _MOST_KINDS:
             del place.kinds[min(place.kinds, key=lambda other: place.kinds[other].last)]
         place.count += 1
-        history = place.kinds.setdefault(kind, _History())
+        history = place.kinds.setdefault(kind, RecentCalls())
         history.seconds.append(call.seconds)
         history.last = place.count
         for (name, _), other in self._places.items():
@@ -155,7 +122,7 @@ class Calibrator:
     def observe_load(self, variant: str, accelerator: str, load: Load, seconds: float) -> None:
         """A model was loaded, from there."""
         if variant in self._variants and load is not Load.NONE and 0 < seconds < math.inf:
-            self._loads.setdefault((variant, accelerator, load), deque(maxlen=_WINDOW)).append(seconds)
+            self._loads.setdefault((variant, accelerator, load), deque(maxlen=LAST_CALLS)).append(seconds)
             for (name, _), place in self._places.items():
                 if name == variant:
                     place.answers.clear()
@@ -175,8 +142,8 @@ class Calibrator:
     ) -> Cost:
         """As `cluster.cost.predict`, corrected. KeyError for a variant that was not given."""
         entry = self._variants[variant]
-        place = self._places.setdefault((variant, accelerator), _Place())
-        kind = _kind(entry, shape, steps, guidance, batch)
+        place = self._places.setdefault((variant, accelerator), Place())
+        kind = kind_of(entry, shape, steps, guidance, batch)
         cost = place.answers.get(kind)
         if cost is None:
             raw = predict(entry, accelerator, shape, steps, guidance, batch, load=Load.NONE)
@@ -194,7 +161,7 @@ class Calibrator:
         profile = seconds_on(self._variants[variant], accelerator)
         prior_s = {Load.NONE: 0.0, Load.WARM: profile.load_warm_s, Load.COLD: profile.load_cold_s}[load]
         seen = self._loads.get((variant, accelerator, load), ())
-        return math.exp(_middle([(math.log(max(prior_s, 1e-3)), 1.0), *_aged(seen)])) if seen else prior_s
+        return math.exp(middle([(math.log(max(prior_s, 1e-3)), 1.0), *aged(seen)])) if seen else prior_s
 
     def estimate(self, pool: PoolView, wanted: Wanted) -> float:
         """Execution seconds of a task on a pool, as `Router` and `Dispatcher` ask for them."""
@@ -208,9 +175,9 @@ class Calibrator:
         place = self._places.get((variant, accelerator))
         off = []
         for history in place.kinds.values() if place else ():
-            aged = _aged(history.seconds)
-            own = _middle(aged)
-            off += [abs(log_s - own) for log_s, _ in aged] if len(aged) > 1 else []
+            weighed = aged(history.seconds)
+            own = middle(weighed)
+            off += [abs(log_s - own) for log_s, _ in weighed] if len(weighed) > 1 else []
         count = len(off)
         spread = 1.4826 * sorted(off)[count // 2] if count else 0.0
         return (count * spread + _SIGMA_CALLS * _PRIOR_SIGMA) / (count + _SIGMA_CALLS)
@@ -221,14 +188,14 @@ class Calibrator:
         entry = self._variants[variant]
         profile = seconds_on(entry, accelerator)
         place = self._places.get((variant, accelerator))
-        calls = _typical(place) if place else []
+        calls = typical(place) if place else []
         factor = math.exp(self._whole(variant, accelerator)) if place else 1.0
         scaled = {name: getattr(profile, name) * factor for name in _OF_A_CALL}
         loads = {f"load_{load.value}_s": self.load_s(variant, accelerator, load) for load in (Load.WARM, Load.COLD)}
         measured = entry.cost.measured or bool(calls)
         best = profile.model_copy(update={**scaled, **loads, "measured": measured}), entry.batch_curve
         single = {(call.shape, call.steps) for call in calls if call.batch == 1}
-        if len(single) >= _LEAST_TO_FIT and len({shape for shape, _ in single}) > 1:
+        if len(single) >= _LEAST_KINDS_TO_FIT and len({shape for shape, _ in single}) > 1:
             fitted = fit_profile(entry, calls, accelerator, profile.load_cold_s, profile.encode_s_per_megapixel)
             again = fitted[0].model_copy(update=loads), fitted[1]
             if _off(entry, again, calls) < _off(entry, best, calls):
@@ -243,7 +210,7 @@ class Calibrator:
                 variant=name,
                 digest=self._digests[name],
                 accelerator=accelerator,
-                **{slot: getattr(kind, slot) for slot in _Kind.__slots__},
+                **{slot: getattr(kind, slot) for slot in CallKind.__slots__},
                 last=history.last,
                 seconds=tuple(history.seconds),
             )
@@ -258,17 +225,17 @@ class Calibrator:
 
     # -- levels --------------------------------------------------------------------------------------------------
 
-    def _correction(self, variant: str, accelerator: str, kind: _Kind) -> float:
+    def _correction(self, variant: str, accelerator: str, kind: CallKind) -> float:
         whole = self._whole(variant, accelerator)
         history = self._places[variant, accelerator].kinds.get(kind)
         if history is None:
             return whole
         base = self._base(variant, accelerator, kind)
-        return _middle([(whole, _PRIOR_CALLS), *((log_s - base, weight) for log_s, weight in _aged(history.seconds))])
+        return middle([(whole, _PRIOR_CALLS), *((log_s - base, weight) for log_s, weight in aged(history.seconds))])
 
     def _whole(self, variant: str, accelerator: str) -> float:
         """The variant on the accelerator, from all kinds of calls there and, as a start, from other accelerators."""
-        place = self._places.setdefault((variant, accelerator), _Place())
+        place = self._places.setdefault((variant, accelerator), Place())
         if place.whole is None:
             prior = _PRIOR_CALLS_MEASURED if self._variants[variant].cost.measured else _PRIOR_CALLS
             others = [
@@ -277,59 +244,25 @@ class Calibrator:
                 if name == variant and where != accelerator
                 for votes in self._votes(variant, where, other)
             ]
-            start = _middle([(0.0, prior), *others])
-            place.whole = _middle([(start, prior), *self._votes(variant, accelerator, place)])
+            start = middle([(0.0, prior), *others])
+            place.whole = middle([(start, prior), *self._votes(variant, accelerator, place)])
         return place.whole
 
-    def _votes(self, variant: str, accelerator: str, place: _Place) -> list[tuple[float, float]]:
+    def _votes(self, variant: str, accelerator: str, place: Place) -> list[tuple[float, float]]:
         """What each kind of call says about the others, and how surely."""
         votes = []
         for kind, history in place.kinds.items():
-            aged = _aged(history.seconds)
-            sure = min(_SURE, sum(weight for _, weight in aged))
+            weighed = aged(history.seconds)
+            sure = min(_SURE, sum(weight for _, weight in weighed))
             fresh = 0.5 ** ((place.count - history.last) / _KIND_HALF_LIFE)
-            votes.append((_middle(aged) - self._base(variant, accelerator, kind), sure * fresh))
+            votes.append((middle(weighed) - self._base(variant, accelerator, kind), sure * fresh))
         return votes
 
-    def _base(self, variant: str, accelerator: str, kind: _Kind) -> float:
+    def _base(self, variant: str, accelerator: str, kind: CallKind) -> float:
         cost = predict(
             self._variants[variant], accelerator, kind.shape, kind.steps, kind.guidance, kind.batch, load=Load.NONE
         )
         return math.log(max(cost.execution_s, 1e-9))
-
-
-def _kind(variant: Variant, shape: Shape, steps: int, guidance: float, batch: int) -> _Kind:
-    # Only whether guidance is on decides how long a call takes.
-    guided = variant.guidance_off_at + 1.0 if variant.runs_guided(guidance) else 0.0
-    return _Kind(shape.width, shape.height, shape.frames, steps, guided, batch)
-
-
-def _aged(seconds: Iterable[float]) -> list[tuple[float, float]]:
-    """(log seconds, weight), the newest with weight 1."""
-    found = list(seconds)
-    return [(math.log(value), 0.5 ** ((len(found) - 1 - i) / _HALF_LIFE)) for i, value in enumerate(found)]
-
-
-def _middle(votes: Sequence[tuple[float, float]]) -> float:
-    """The weighted median; halfway between two values where each has half."""
-    ordered = sorted(votes)
-    half = sum(weight for _, weight in ordered) / 2
-    below = 0.0
-    for place, (value, weight) in enumerate(ordered):
-        below += weight
-        if abs(below - half) <= 1e-9 * half and place + 1 < len(ordered):
-            return (value + ordered[place + 1][0]) / 2
-        if below >= half:
-            return value
-    return ordered[-1][0]
-
-
-def _typical(place: _Place) -> list[Measured]:
-    return [
-        Measured(kind.shape, kind.steps, kind.guidance, kind.batch, math.exp(_middle(_aged(history.seconds))))
-        for kind, history in place.kinds.items()
-        if len(history.seconds) >= _LEAST_CALLS_TO_FIT
-    ]
 
 
 def _off(variant: Variant, found: tuple[CostProfile, tuple[BatchPoint, ...]], calls: Sequence[Measured]) -> float:

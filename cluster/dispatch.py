@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from cluster.fairness import Shares
+from cluster.habits import Habits, best_to_steal, leaves_room
 from cluster.routing import Choice, Estimate, Router, estimate_by_cost
 from cluster.story import Reason
 from cluster.terms import Wanted
@@ -37,17 +38,6 @@ class Group:
     price_usd_per_hour: float = 0.0
     vram_gib: float = 0.0
     speed: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Habits:
-    """How the policy weighs things. None of it belongs to one workload: all are shares or ratios."""
-
-    soft_share: float = 0.5  # of the time to a deadline: beyond it fallbacks are taken
-    dear_load: float = 1.0  # a second of loading against a second of waiting, when the fleet is busy
-    spare_for_short: float = 0.5  # how early long tasks are refused to keep the last room for short ones; 0 never
-    steal_gain_s: float = 1.0  # a queued task moves to a replica that runs dry for no less
-    steal_share: float = 0.1  # … nor for less than this share of its wait
 
 
 class _Ticket(NamedTuple):
@@ -245,8 +235,7 @@ class Dispatcher:
         is for new fits, not for every observation."""
 
         def work_s(planned: Planned, group: str) -> float:
-            pool = self.pools[f"{self.names[planned.variant]}/{group}"]
-            return self.router.estimate(pool, self._tickets[planned.task].wanted)
+            return self.router.estimate(self._pool(planned, group), self._tickets[planned.task].wanted)
 
         self.timelines.reestimate(work_s, now_s)
         self._asked_s = math.nan
@@ -282,49 +271,26 @@ class Dispatcher:
 
     def _steal(self, place: int, now_s: float) -> list[Start]:
         """A replica without work takes a queued task that it would finish sooner than the replica it waits for."""
-        timelines, habits = self.timelines, self.habits
-        if not timelines.waiting:
+        if not self.timelines.waiting:
             return []
-        lane = timelines.lanes[place]
-        best, most = None, 0.0
-        for victim in timelines.free_s.argsort()[: -_VICTIMS - 1 : -1].tolist():
-            other = timelines.lanes[victim]
-            done_s = max(now_s, other.until_s)
-            for planned in other.queue[:_DEEP]:
-                done_s += planned.load_s + planned.work_s
-                load_s = lane.memory.load_s(planned.variant)
-                if load_s == math.inf:
-                    continue
-                wanted = self._tickets[planned.task].wanted
-                pool = self.pools[f"{self.names[planned.variant]}/{lane.group}"]
-                work_s = self.router.estimate(pool, wanted)
-                gain_s = done_s - (now_s + load_s + work_s)
-                # A load that the others do not need is a loss for all: it must be worth it.
-                gain_s -= max(0.0, load_s - planned.load_s) * self._dear
-                least_s = max(habits.steal_gain_s, habits.steal_share * (done_s - now_s))
-                affordable = work_s * pool.price_usd_per_hour / 3600 <= wanted.max_usd
-                if gain_s > max(most, least_s) and affordable:
-                    best, most = (planned, work_s), gain_s
-        if best is None:
+        group = self.timelines.lanes[place].group
+
+        def work_s(planned: Planned) -> float:
+            pool, wanted = self._pool(planned, group), self._tickets[planned.task].wanted
+            seconds = self.router.estimate(pool, wanted)
+            return seconds if seconds * pool.price_usd_per_hour / 3600 <= wanted.max_usd else math.inf
+
+        stolen = best_to_steal(self.timelines, place, now_s, work_s, self._dear, self.habits)
+        if stolen is None:
             return []
-        planned, work_s = best
-        timelines.withdraw(planned.task, now_s)
-        timelines.enqueue(place, planned.task, planned.variant, work_s, planned.key_s, now_s)
+        planned, seconds = stolen
+        self.timelines.withdraw(planned.task, now_s)
+        self.timelines.enqueue(place, planned.task, planned.variant, seconds, planned.key_s, now_s)
         self._asked_s = math.nan
         return self._next(place, now_s)
 
+    def _pool(self, planned: Planned, group: str) -> DispatchPool:
+        return self.pools[f"{self.names[planned.variant]}/{group}"]
+
 
 _SAME_S = 1e-6
-_VICTIMS = 3
-_DEEP = 4
-
-
-def leaves_room(pressure: float, work_s: float, usual_s: float, spare: float) -> bool:
-    """Whether a task may take the room before its deadline. `pressure` is 0 at the soft instant and 1 at the deadline.
-
-    A usual task may take all of it, one that is twice as long half of it, and so on (at `spare` 1): when not all can
-    be on time, many short ones are kept rather than few long ones.
-    """
-    if spare <= 0 or usual_s <= 0:
-        return True
-    return pressure <= usual_s / (work_s * spare)

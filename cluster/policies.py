@@ -15,9 +15,10 @@ from cluster.baselines import (
     Random,
     RoundRobin,
 )
-from cluster.dispatch import Dispatcher, Group, Habits
+from cluster.dispatch import Dispatcher, Group
 from cluster.dispatch import Start as LiveStart
 from cluster.fleet import Fleet
+from cluster.habits import Habits
 from cluster.situation import Policy, Run, Situation, Verdict
 from cluster.terms import PoolView, Terms, Wanted
 from schemas.catalog import Latent, Needs, Variant

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.dispatch import Dispatcher, Group, Start, leaves_room
+from cluster.dispatch import Dispatcher, Group, Start
 from cluster.fairness import AGEING_S, Shares
+from cluster.habits import leaves_room
 from cluster.routing import Estimate
 from cluster.story import Reason
 from cluster.terms import PoolView, Terms, Wanted
