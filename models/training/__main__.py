@@ -1,8 +1,8 @@
 """Make the embedded model from nothing: `python -m models.training all --work FOLDER [--device cuda]`.
 
-Stages, each resumable and each leaving its log in the work folder: `vae` (the linear code, then the decoder),
-`denoiser`, `folder` (the diffusers folder). `all` runs them in turn. `models/embedded/README.md` says how long that
-took; on a GPU it is minutes. The result is written to `--out` (models/embedded by default).
+Stages, each leaving what it made in the work folder: `vae` (fitted in a minute, not trained), `denoiser` (trained,
+resumable, with a log), `folder` (the diffusers folder). `all` runs them in turn. `models/embedded/README.md` says how
+long that took; on a GPU it is minutes. The result is written to `--out` (models/embedded by default).
 """
 
 import argparse
@@ -23,7 +23,7 @@ STAGES = ("vae", "denoiser", "folder")
 def run(stage: str, work: Path, out: Path, codec: VaeConfig, drawer: DenoiserConfig) -> None:
     """One stage, from where it was left."""
     if stage == "vae":
-        vae.train(codec, work / "vae", resume=True)
+        vae.make(codec).save_pretrained(work / "vae" / "vae")
         return
     trained = AutoencoderKLLTXVideo.from_pretrained(work / "vae" / "vae")
     if stage == "denoiser":
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    codec = VaeConfig(device=given.device, threads=given.threads, seed=given.seed)
+    codec = VaeConfig(seed=given.seed)
     drawer = DenoiserConfig(device=given.device, threads=given.threads, seed=given.seed)
     for stage in STAGES if given.stage == "all" else (given.stage,):
         run(stage, given.work, given.out, codec, drawer)

@@ -28,12 +28,11 @@ from models.training.captions import caption
 from models.training.drawing import CANVASES, FRAMES, MOTIONS
 from models.training.ema import Average
 from models.training.latents import SHARES, Encoded, LatentPool
-from models.training.numerics import CELL_FRAMES, CELL_PX, attention_for, rope_scale
-from models.training.optimisers import Trainers
+from models.training.numerics import CELL_FRAMES, CELL_PX, Size, attention_for, predict
+from models.training.optimisers import Trainers, rate_share
 from models.training.placing import PlaceReader, learn_places
 from models.training.reading import teach
 from models.training.text import build_text_encoder, build_tokenizer
-from models.training.vae import rate_share
 
 TRAIN_TIMESTEPS = 1000
 
@@ -137,17 +136,9 @@ def flow_loss(
     if keep_first:
         level = sigma.repeat(1, frames * first)
         level[:, :first] = 0
-    made = model.transformer(
-        (1 - level[..., None]) * clean + level[..., None] * noise,
-        embeds,
-        level * TRAIN_TIMESTEPS if keep_first else sigma[:, 0] * TRAIN_TIMESTEPS,
-        mask,
-        num_frames=frames,
-        height=height,
-        width=width,
-        rope_interpolation_scale=rope_scale(),
-        return_dict=False,
-    )[0]
+    timestep = (level if keep_first else sigma[:, 0]) * TRAIN_TIMESTEPS
+    noisy = (1 - level[..., None]) * clean + level[..., None] * noise
+    made = predict(model.transformer, noisy, embeds, timestep, mask, (frames, height, width))
     error = (made.float() - clean).pow(2) / (sigma[..., None].pow(2) + 0.05)
     return error[:, first:].mean() if keep_first else error.mean()
 
@@ -157,7 +148,7 @@ def shift_at(config: DenoiserConfig, done: float) -> float:
     return config.shift + (config.first_shift - config.shift) * max(0.0, 1 - done / config.shift_until)
 
 
-def tokens(width: int, height: int) -> tuple[int, int, int]:
+def tokens(width: int, height: int) -> Size:
     """Frames, height and width of a clip of `FRAMES` frames on such a canvas, in tokens."""
     return (FRAMES - 1) // CELL_FRAMES + 1, height // CELL_PX, width // CELL_PX
 

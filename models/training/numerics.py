@@ -3,6 +3,8 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from diffusers import LTXVideoTransformer3DModel
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.training.blocks import PATCH
@@ -12,9 +14,28 @@ CELL_PX = 4 * PATCH
 CELL_FRAMES = 4
 
 
-def rope_scale() -> tuple[float, float, float]:
-    """What `LTXPipeline` multiplies latent positions by: seconds a latent frame, pixels a latent cell."""
-    return CELL_FRAMES / FPS, float(CELL_PX), float(CELL_PX)
+Size = tuple[int, int, int]
+"""Frames, height and width of a clip in tokens."""
+
+
+def predict(
+    transformer: LTXVideoTransformer3DModel, noisy: Tensor, text: Tensor, timestep: Tensor, mask: Tensor, size: Size
+) -> Tensor:
+    """What the transformer says of tokens (batch, tokens, channels), placed in time and plane as `LTXPipeline` does:
+    in seconds a latent frame, and pixels a latent cell."""
+    frames, height, width = size
+    said: Tensor = transformer(
+        noisy,
+        text,
+        timestep,
+        mask,
+        num_frames=frames,
+        height=height,
+        width=width,
+        rope_interpolation_scale=(CELL_FRAMES / FPS, float(CELL_PX), float(CELL_PX)),
+        return_dict=False,
+    )[0]
+    return said
 
 
 def attention_for(device: torch.device) -> AbstractContextManager[None]:

@@ -1,5 +1,6 @@
-"""Muon for the matrices of a transformer's blocks (Jordan et al., 2024), AdamW for all else."""
+"""Muon for the matrices of a transformer's blocks (Jordan et al., 2024), AdamW for all else; and how rates fall."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -52,3 +53,13 @@ class Trainers:
         """Continue where `state` was taken."""
         for optimiser, kept in zip(self._optimisers, state, strict=True):
             optimiser.load_state_dict(kept)
+
+
+def rate(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Linear warm-up, then a cosine down to 2 % of the peak."""
+    return peak * rate_share(step, min(1.0, step / max(1, steps)), warmup)
+
+
+def rate_share(step: int, done: float, warmup: int) -> float:
+    """The same as a share of the peak, `done` being the share of the training that is over."""
+    return min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))

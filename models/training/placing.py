@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from diffusers import LTXVideoTransformer3DModel
 from torch import Tensor, nn
 
-from models.training.numerics import attention_for, rope_scale
+from models.training.numerics import Size, attention_for, predict
 from models.training.optimisers import Trainers
 
 DEPTH = 2
@@ -40,7 +40,7 @@ class PlaceReader(nn.Module):
     def _keep(self, _module: nn.Module, _given: object, hidden: Tensor) -> None:
         self._hidden = hidden
 
-    def loss(self, size: tuple[int, int, int]) -> tuple[Tensor, float]:
+    def loss(self, size: Size) -> tuple[Tensor, float]:
         """Of the transformer's last call, over tokens of (frames, height, width): the loss, and the share of answers
         that were right."""
         if self._hidden is None:
@@ -57,7 +57,7 @@ class PlaceReader(nn.Module):
         return loss, right
 
 
-def answers(size: tuple[int, int, int], device: torch.device) -> list[Tensor]:
+def answers(size: Size, device: torch.device) -> list[Tensor]:
     """For each token, in the transformer's order: tokens before and behind it in time, height and width."""
     if max(size) > MOST:
         raise ValueError(f"tokens {size} (frames, height, width): at most {MOST} along an axis")
@@ -68,7 +68,7 @@ def answers(size: tuple[int, int, int], device: torch.device) -> list[Tensor]:
 def learn_places(
     transformer: LTXVideoTransformer3DModel,
     reader: PlaceReader,
-    sizes: Sequence[tuple[int, int, int]],
+    sizes: Sequence[Size],
     *,
     steps: int,
     batch: int,
@@ -87,15 +87,13 @@ def learn_places(
         size = sizes[step % len(sizes)]
         text = torch.randn(batch, 4, transformer.config.caption_channels, device=device)
         with torch.autocast(device.type, dtype=torch.bfloat16), attention_for(device):
-            transformer(
+            predict(
+                transformer,
                 torch.randn(batch, math.prod(size), transformer.config.in_channels, device=device),
                 text,
                 torch.full((batch,), 1000.0, device=device),
                 torch.ones(batch, 4, device=device),
-                num_frames=size[0],
-                height=size[1],
-                width=size[2],
-                rope_interpolation_scale=rope_scale(),
+                size,
             )
         loss, right[size] = reader.loss(size)
         trainers.step(loss, min(1.0, (step + 1) / 20))

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from models.training.captions import caption
 from models.training.drawing import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SPEEDS, Scene, sample
-from models.training.vae import rate
+from models.training.optimisers import rate
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "colour": tuple(COLOURS),
