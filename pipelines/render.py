@@ -21,7 +21,8 @@ from ray.data import ActorPoolStrategy
 from actors.monitor import RunMonitor, Snapshot
 from actors.ray_data import RenderStage, StageSpec
 from models.model import Model
-from pipelines.planner import RunPlan, Span
+from pipelines.plan_stage import Span
+from pipelines.run_plan import RunPlan
 from pipelines.streaming import quiet_context
 from schemas.catalog import Catalog, Variant
 from schemas.config import Config

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.planner import RunPlan
+from pipelines.run_plan import RunPlan
 from pipelines.streaming import streamed
 from schemas.clip import Status
 from schemas.errors import RushesError

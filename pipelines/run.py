@@ -14,9 +14,10 @@ from cluster.topology import Topology
 from models.model import Model
 from pipelines.calibration import calibrated, learn, learnt
 from pipelines.contact_sheet import SheetEntry, contact_sheet
-from pipelines.planner import RunPlan, plan_run
+from pipelines.planner import plan_run
 from pipelines.render import Progress, RunStoppedError, render_plan
 from pipelines.results import write_results
+from pipelines.run_plan import RunPlan
 from schemas.catalog import Catalog, load_catalog, shipped_catalog
 from schemas.clip import Status
 from schemas.config import Config, read_config

@@ -79,8 +79,8 @@ def render(
     Exit codes: 0 every row has its clip, 3 some rows failed or were rejected, 2 usage, 1 the run broke.
     """
     from pipelines import run as bulk
-    from pipelines.planner import RunPlan
     from pipelines.report import progress_view, quote_table, summary_table
+    from pipelines.run_plan import RunPlan
     from schemas.run import RunQuote
 
     options = _options(

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.bulk_pools import ActorPool
-from pipelines.planner import Span, hand_out, rank_by_price
+from pipelines.plan_stage import Span, rank_by_price
+from pipelines.run_plan import hand_out
 from schemas.catalog import Variant
 from schemas.request import Mode
 from schemas.task import Group

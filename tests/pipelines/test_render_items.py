@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.planner import Span
+from pipelines.plan_stage import Span
 from pipelines.render import cut_spans
 
 SPANS = st.lists(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.parts import ROW_SCHEMA
-from pipelines.planner import RunPlan
 from pipelines.results import join, write_results
+from pipelines.run_plan import RunPlan
 from schemas.clip import Clip, Record, Status, Timings
 from schemas.errors import RushesError
 from schemas.run import RunQuote
