@@ -1,34 +1,23 @@
-"""A whole endpoint on a local Ray, whose models follow a script: what goes wrong is written down, and waited for.
-
-The script is a folder that every process reads and writes, so that it outlives those that die. A model stops where a
-task's deeds say so, until the test lets it go on; nothing here sleeps and hopes.
-"""
+"""A whole endpoint on a local Ray, whose models follow a script: what goes wrong is written down, and waited for."""
 
 import hashlib
 import json
 import os
-import signal
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import httpx
-import numpy as np
 import ray
 from ray import serve as ray_serve
 from ray.exceptions import RayActorError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
-from models.model import Cancelled, Frames, Model, OnStep, TaskMedia, WrappedModel
 from schemas.catalog import parse_catalog
 from schemas.clip import Status
-from schemas.errors import OutOfMemoryError, PermanentError, StorageUnavailableError, VariantLoadError
-from schemas.task import RenderBatch
 from serve.app import APP, application
 from serve.config import Pools, Queue, ServeConfig
 from serve.replica import DISPATCHER
@@ -38,16 +27,11 @@ from serve.store.engine import open_store
 from serve.tasks import LIVE, StoredTask
 from storage import keys
 from storage.store import open_store as open_objects
+from tests.failures.held_model import held
+from tests.failures.processes import PATIENCE_S, free_port, wait_until
+from tests.failures.script import Point, Script
 
-PATIENCE_S = 300.0
 STEPS = 4
-_TURN_S = 0.02
-
-# Where a model stops: the call has begun, one step is done, the frames are there, the encoder asks for them.
-Point = Literal["called", "step", "rendered", "encoding"]
-
-# What is raised: by the model, or while the clip is encoded.
-Fault = Literal["memory", "storage"]
 
 _VARIANT = """
 [variants.{name}]
@@ -79,172 +63,6 @@ def catalog_text(**fallbacks: list[str]) -> str:
     return "".join(
         _VARIANT.format(name=name, steps=STEPS, fallbacks=json.dumps(others)) for name, others in fallbacks.items()
     )
-
-
-# -- the script ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Deeds:
-    """What happens to a task, in each model call that it is part of."""
-
-    hold: tuple[Point, ...] = ()
-    die: int = 0  # in so many calls
-    fail: tuple[Fault, ...] = ()  # one a call
-
-
-@dataclass(frozen=True)
-class Script:
-    """The folder. A prompt names its task, so it is used once."""
-
-    folder: Path
-
-    def __call__(self, model: Model) -> "ScriptedModel":
-        name = model.variant.name
-        self.tell("loading", name)
-        wait_until(lambda: not (self.folder / f"hold.{name}").exists())
-        if (self.folder / f"fail.{name}").exists():
-            raise VariantLoadError(f"the script says that {name} cannot be loaded")
-        return ScriptedModel(model, self)
-
-    # what the test says
-
-    def plan(self, prompt: str, **deeds: Any) -> None:
-        (self.folder / f"{prompt}.json").write_text(json.dumps(deeds))
-
-    def go_on(self, prompt: str, point: Point) -> None:
-        (self.folder / f"{prompt}.{point}.go").touch()
-
-    @contextmanager
-    def nothing_held(self) -> Iterator[None]:
-        """Whoever stops anywhere goes on."""
-        sign = self.folder / "all.go"
-        sign.touch()
-        try:
-            yield
-        finally:
-            sign.unlink()
-
-    @contextmanager
-    def loading(self, variant: str, what: Literal["hold", "fail"]) -> Iterator[None]:
-        """Replicas of the variant do not get past loading."""
-        sign = self.folder / f"{what}.{variant}"
-        sign.touch()
-        try:
-            yield
-        finally:
-            sign.unlink()
-
-    def wait(self, what: str, name: str, count: int = 1) -> dict[str, Any]:
-        """The `count`th event of its kind, of a task or a variant."""
-        wait_until(lambda: len(self.events(what, name)) >= count, f"{what} of {name}, {count} times")
-        return self.events(what, name)[count - 1]
-
-    def events(self, what: str, name: str) -> list[dict[str, Any]]:
-        log = self.folder / "events.jsonl"
-        if not log.exists():
-            return []
-        told = [json.loads(line) for line in log.read_text().splitlines()]
-        return [event for event in told if event["what"] == what and name in event["names"]]
-
-    # what the models say
-
-    def deeds_of(self, prompt: str) -> Deeds:
-        path = self.folder / f"{prompt}.json"
-        if not path.exists():
-            return Deeds()
-        return Deeds(
-            **{name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(path.read_text()).items()}
-        )
-
-    def tell(self, what: str, *names: str, **more: Any) -> None:
-        line = json.dumps({"what": what, "names": names, "pid": os.getpid(), "at": time.time(), **more})
-        with (self.folder / "events.jsonl").open("a") as log:
-            log.write(line + "\n")
-
-    def hold(self, prompt: str, point: Point, stopped: Callable[[], bool] = lambda: False) -> None:
-        if point not in self.deeds_of(prompt).hold or self._may_go(prompt, point):
-            return
-        self.tell(f"at {point}", prompt)
-        told = False
-        while not self._may_go(prompt, point):
-            if not told and stopped():
-                told = True
-                self.tell("told to stop", prompt)
-            threading.Event().wait(_TURN_S)
-
-    def _may_go(self, prompt: str, point: Point) -> bool:
-        return any((self.folder / name).exists() for name in (f"{prompt}.{point}.go", "all.go"))
-
-
-class ScriptedModel(WrappedModel):
-    """The model, until the script says otherwise."""
-
-    def __init__(self, model: Model, script: Script) -> None:
-        super().__init__(model)
-        self._script = script
-
-    def render(
-        self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
-    ) -> tuple[Frames | PermanentError, ...]:
-        script = self._script
-        prompts = [task.prompt for task in batch.tasks]
-        ids = {task.prompt: task.fingerprint for task in batch.tasks}
-        script.tell("called", *prompts, variant=self.variant.name)
-
-        def hold_all(point: Point) -> None:
-            for prompt in prompts:
-                script.hold(prompt, point, lambda prompt=prompt: ids[prompt] in cancelled())
-
-        for prompt in prompts:
-            calls, deeds = len(script.events("called", prompt)), script.deeds_of(prompt)
-            if calls <= deeds.die:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if calls <= len(deeds.fail) and deeds.fail[calls - 1] == "memory":
-                raise OutOfMemoryError(f"the script says so for {prompt!r}")
-        hold_all("called")
-
-        def step(done: int, total: int) -> None:
-            script.tell("step", *prompts, done=done, total=total)
-            on_step(done, total)
-            if done == 1:
-                hold_all("step")
-
-        clips = self.inner.render(batch, media, step, cancelled)
-        hold_all("rendered")
-        return tuple(
-            _HeldFrames.of(clip, script, prompt) if isinstance(clip, np.ndarray) else clip
-            for clip, prompt in zip(clips, prompts, strict=True)
-        )
-
-
-class _HeldFrames(np.ndarray):
-    """Frames that stop whoever encodes them."""
-
-    _meet: Callable[[], None] | None = None
-
-    @classmethod
-    def of(cls, frames: Frames, script: Script, prompt: str) -> "_HeldFrames":
-        held = frames.view(cls)
-
-        def meet() -> None:
-            script.hold(prompt, "encoding")
-            call, deeds = len(script.events("called", prompt)), script.deeds_of(prompt)
-            if call <= len(deeds.fail) and deeds.fail[call - 1] == "storage":
-                raise StorageUnavailableError(f"the script says so for {prompt!r}")
-            script.tell("encoded", prompt)
-
-        held._meet = meet
-        return held
-
-    def __iter__(self) -> Iterator[Any]:
-        meet, self._meet = self._meet, None
-        if meet is not None:
-            meet()
-        return iter(self.view(np.ndarray))
-
-
-# -- the endpoint --------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -368,7 +186,9 @@ def endpoint(folder: Path, catalog: str, pools: Pools, queue: Queue) -> Iterator
 
 
 def deploy(config: ServeConfig, catalog: str, script: Script | None) -> None:
-    app = application(config, parse_catalog(catalog, "endpoint.toml"), wrap=script)
+    app = application(
+        config, parse_catalog(catalog, "endpoint.toml"), wrap=None if script is None else partial(held, script=script)
+    )
     ray_serve.run(app, name=APP, route_prefix="/", external_scaler_enabled=True)
 
 
@@ -397,54 +217,6 @@ def controller_pid() -> int:
 
 def pool_pids(variant: str) -> list[int]:
     return pids_of(pool_name(variant))
-
-
-def kill(pid: int) -> None:
-    """SIGKILL, and wait until the process is gone."""
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not alive(pid), f"the end of process {pid}")
-
-
-def try_kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def family_of(pid: int) -> list[int]:
-    """A process and all that come from it."""
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with suppress(OSError):
-                parent = int(Path("/proc", entry, "stat").read_text().rsplit(")", 1)[1].split()[1])
-                children.setdefault(parent, []).append(int(entry))
-    family = [pid]
-    for member in family:
-        family += children.get(member, [])
-    return family
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def wait_until(met: Callable[[], bool], what: str | Callable[[], str] = "", patience_s: float = PATIENCE_S) -> None:
-    """Until a condition that other processes bring about is met; fails loudly when it never is."""
-    deadline = time.monotonic() + patience_s
-    while not met():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {patience_s:g} s for {what if isinstance(what, str) else what()}")
-        threading.Event().wait(_TURN_S)
 
 
 def _line(task: StoredTask) -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import httpx
 import pytest
@@ -17,7 +18,8 @@ from schemas.clip import Status
 from serve.config import Pools, Queue
 from serve.tasks import StoredTask
 from tests.failures import endpoint as support
-from tests.failures.endpoint import Endpoint, catalog_text, wait_until
+from tests.failures.endpoint import Endpoint, catalog_text
+from tests.failures.processes import kill, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -105,7 +107,7 @@ def test_a_variant_that_may_have_no_replica_is_replaced_at_once(both: Endpoint) 
 def test_a_killed_replica_loses_time_and_nothing_else(both: Endpoint) -> None:
     (killed,) = both.holding("killed", point="step")
     pid = both.script.wait("at step", "killed")["pid"]
-    support.kill(pid)
+    kill(pid)
     both.script.go_on("killed", "step")
     (task,) = both.succeeded(killed)
     assert (task.attempts, task.epoch) == (2, 2)
@@ -161,32 +163,48 @@ def test_a_failure_that_may_pass_is_tried_again(both: Endpoint) -> None:
     assert [task.last_error != "" for task in tasks] == [True, True]
 
 
-def test_a_batch_that_waits_for_a_slow_store_keeps_its_leases(both: Endpoint) -> None:
-    # One clip is being stored, one is rendered and waits for that, one is pulled and waits for both.
-    (slow,) = both.holding("slow store", point="encoding", model="spare")
-    (second,) = both.holding("rendered meanwhile", point="step", model="spare")
-    third = both.submit("pulled meanwhile", "spare", numInferenceSteps=5)
+@dataclass(frozen=True)
+class _Piled:
+    """What one replica has: a clip that is being stored, one that is rendered and waits for that, one only pulled."""
+
+    stored: str
+    rendered: str
+    pulled: str
+    prompts: tuple[str, str, str]
+
+    @property
+    def ids(self) -> tuple[str, str, str]:
+        return self.stored, self.rendered, self.pulled
+
+
+def piled_up(both: Endpoint, name: str) -> _Piled:
+    """Three tasks at the replica of `spare`, whose store is slow until the script lets the first go on encoding."""
+    storing, rendering, pulling = f"{name}: stored", f"{name}: rendered", f"{name}: pulled"
+    (stored,) = both.holding(storing, point="encoding", model="spare")
+    (rendered,) = both.holding(rendering, point="step", model="spare")
+    pulled = both.submit(pulling, "spare", numInferenceSteps=5)
     wait_until(lambda: both.report()["spare"]["queued"] == 1, "it to be queued")
-    both.script.go_on("rendered meanwhile", "step")
-    wait_until(lambda: both.task(third).status is Status.RUNNING, "the next pull")
-    began = both.task(third).lease_until
-    wait_until(lambda: both.task(third).lease_until > began + 1.5 * QUEUE.lease_s, "heartbeats for what was pulled")
-    both.script.go_on("slow store", "encoding")
-    assert [task.attempts for task in both.succeeded(slow, second, third)] == [1, 1, 1]
+    both.script.go_on(rendering, "step")
+    wait_until(lambda: both.task(pulled).status is Status.RUNNING, "the next pull")
+    return _Piled(stored, rendered, pulled, (storing, rendering, pulling))
+
+
+def test_a_batch_that_waits_for_a_slow_store_keeps_its_leases(both: Endpoint) -> None:
+    piled = piled_up(both, "slow store")
+    began = both.task(piled.pulled).lease_until
+    wait_until(
+        lambda: both.task(piled.pulled).lease_until > began + 1.5 * QUEUE.lease_s, "heartbeats for what was pulled"
+    )
+    both.script.go_on(piled.prompts[0], "encoding")
+    assert [task.attempts for task in both.succeeded(*piled.ids)] == [1, 1, 1]
 
 
 def test_what_a_killed_replica_had_not_begun_loses_no_attempt(both: Endpoint) -> None:
-    # As above: one clip is being stored, one waits for that, and the third is only pulled.
-    (slow,) = both.holding("stored when it dies", point="encoding", model="spare")
-    (second,) = both.holding("rendered when it dies", point="step", model="spare")
-    third = both.submit("pulled when it dies", "spare", numInferenceSteps=5)
-    wait_until(lambda: both.report()["spare"]["queued"] == 1, "it to be queued")
-    both.script.go_on("rendered when it dies", "step")
-    wait_until(lambda: both.task(third).status is Status.RUNNING, "the next pull")
-    support.kill(both.script.wait("at encoding", "stored when it dies")["pid"])
-    both.script.go_on("stored when it dies", "encoding")
-    assert [task.attempts for task in both.succeeded(slow, second, third)] == [2, 2, 1]
-    assert len(both.script.events("called", "pulled when it dies")) == 1
+    piled = piled_up(both, "dies")
+    kill(both.script.wait("at encoding", piled.prompts[0])["pid"])
+    both.script.go_on(piled.prompts[0], "encoding")
+    assert [task.attempts for task in both.succeeded(*piled.ids)] == [2, 2, 1]
+    assert len(both.script.events("called", piled.prompts[2])) == 1
 
 
 def test_a_task_that_kills_its_replica_every_time_is_given_up_and_takes_nobody_with_it(both: Endpoint) -> None:
@@ -276,7 +294,7 @@ def test_a_task_cancelled_while_it_is_encoded_ends_cancelled(both: Endpoint) -> 
 def test_a_killed_ingress_forgets_nothing_and_another_answers(both: Endpoint) -> None:
     accepted = [*both.holding("held by nobody's request"), both.submit("accepted before")]
     ingress = support.pid_of("Ingress")
-    support.kill(ingress)
+    kill(ingress)
     both.script.go_on("held by nobody's request", "called")
 
     def answers() -> bool:
@@ -295,7 +313,7 @@ def test_a_killed_dispatcher_interrupts_nobody(both: Endpoint) -> None:
     running = both.holding("runs 1", "runs 2", point="step")
     waiting = [both.submit(f"waits {n}") for n in range(6)]
     dispatcher = support.pid_of("Dispatcher")
-    support.kill(dispatcher)
+    kill(dispatcher)
     wait_until(lambda: support.pids_of("Dispatcher") not in ([], [dispatcher]), "another dispatcher")
     for n in (1, 2):
         both.script.go_on(f"runs {n}", "step")
@@ -308,13 +326,13 @@ def test_a_killed_dispatcher_interrupts_nobody(both: Endpoint) -> None:
 def test_a_killed_controller_interrupts_nobody_and_goes_on_to_mend(both: Endpoint) -> None:
     (running,) = both.holding("rendered without a controller", point="step")
     controller = support.controller_pid()
-    support.kill(controller)
+    kill(controller)
     both.script.go_on("rendered without a controller", "step")
     tasks = both.succeeded(running, both.submit("accepted without a controller"))
     assert [task.attempts for task in tasks] == [1, 1]
     assert support.controller_pid() != controller
     lost = support.pool_pids("small")[0]
-    support.kill(lost)
+    kill(lost)
     both.wait_for_pools(small=1)
     both.wait_for_pools(small=2)
     assert lost not in support.pool_pids("small"), "another is in its place"

@@ -14,8 +14,10 @@ import pytest
 from schemas.clip import Status
 from serve.config import ServeConfig
 from serve.store.engine import open_store
-from tests.failures import endpoint as support
-from tests.failures.endpoint import Endpoint, Script, catalog_text, wait_until
+from tests.failures import processes
+from tests.failures.endpoint import Endpoint, catalog_text
+from tests.failures.processes import wait_until
+from tests.failures.script import Script
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -36,11 +38,9 @@ class Command:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = support.free_port()
+        self.port = processes.free_port()
         (folder / "catalog.toml").write_text(catalog_text(small=[]))
-        (folder / "serve.toml").write_text(
-            '[queue]\nlease_s = 4.0\nheartbeat_s = 0.3\n\n[pools]\nvariants = ["small"]\n'
-        )
+        (folder / "serve.toml").write_text(SETTINGS)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -73,19 +73,19 @@ class Command:
     def kill_everything(self) -> None:
         """SIGKILL to the command, and to all that it has started and they have started: Ray's own processes too."""
         assert self.process is not None
-        family = support.family_of(self.process.pid)
+        family = processes.family_of(self.process.pid)
         assert len(family) > 5, "the command, Ray's processes and ours"
         for pid in family:
-            support.try_kill(pid)
+            processes.try_kill(pid)
         self.process.wait()
-        wait_until(lambda: not any(map(support.alive, family)), "the end of all processes")
+        wait_until(lambda: not any(map(processes.alive, family)), "the end of all processes")
 
     def interrupt(self) -> int:
         assert self.process is not None
-        family = support.family_of(self.process.pid)
+        family = processes.family_of(self.process.pid)
         self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(support.PATIENCE_S)
-        wait_until(lambda: not any(map(support.alive, family)), "the end of all processes")
+        code = self.process.wait(processes.PATIENCE_S)
+        wait_until(lambda: not any(map(processes.alive, family)), "the end of all processes")
         return code
 
 
@@ -138,5 +138,5 @@ def submit(served: Endpoint, n: int) -> str:
 def over(command: Command) -> Endpoint:
     """What the tests see of it: its store, its objects, its port."""
     config = ServeConfig(out=str(command.folder / "out"), port=command.port, auth=False)
-    client = httpx.Client(base_url=config.origin, timeout=support.PATIENCE_S)
+    client = httpx.Client(base_url=config.origin, timeout=processes.PATIENCE_S)
     return Endpoint(command.folder, config, Script(command.folder), open_store(config.database_url), client)

@@ -1,0 +1,66 @@
+"""Processes from outside: waited for, killed, found; and a port for those that are started again."""
+
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+PATIENCE_S = 300.0
+TURN_S = 0.02
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, and wait until the process is gone."""
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not alive(pid), f"the end of process {pid}")
+
+
+def try_kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def family_of(pid: int) -> list[int]:
+    """A process and all that come from it."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with suppress(OSError):
+                parent = int(Path("/proc", entry, "stat").read_text().rsplit(")", 1)[1].split()[1])
+                children.setdefault(parent, []).append(int(entry))
+    family = [pid]
+    for member in family:
+        family += children.get(member, [])
+    return family
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def free_port() -> int:
+    """Below those that Linux gives to connections: one of them could take it before the server does, or while the
+    server is started again."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+
+
+def wait_until(met: Callable[[], bool], what: str | Callable[[], str] = "", patience_s: float = PATIENCE_S) -> None:
+    """Until a condition that other processes bring about is met; fails loudly when it never is."""
+    deadline = time.monotonic() + patience_s
+    while not met():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience_s:g} s for {what if isinstance(what, str) else what()}")
+        threading.Event().wait(TURN_S)
