@@ -113,8 +113,12 @@ def endpoint(folder: Path, variant: str, database: str | None, replicas: int = 1
     async def read_and_nothing(body: dict[str, Any]) -> dict[str, int]:
         return {"hello": len(body)}
 
+    # As our ingress: one replica, as many at once, no line in a log for each request.
     no_op = ray_serve.deployment(ray_serve.ingress(bare)(_Bare)).options(
-        name="Bare", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0}
+        name="Bare",
+        max_ongoing_requests=1000,
+        ray_actor_options={"num_cpus": 0},
+        logging_config={"enable_access_log": False},
     )
     with connected(None):
         ray_serve.start(http_options={"host": config.host, "port": port}, proxy_location="HeadOnly")

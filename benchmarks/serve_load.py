@@ -8,10 +8,11 @@ b  from accept to the first denoising step, on an endpoint with nothing else to 
 c  clips a second with requests kept waiting, against the bulk path on the same prompts and as many actors
 d  accepts and status reads with nothing queued and with 10,000 tasks queued
 
-Real keys, real store, real proxy; the no-op is an application of its own behind that proxy. In a and d the dispatcher
-is drained, so that nothing renders: on a machine where models run on the CPUs they would be measured instead. The
-client is a process of its own, whose requests cost it 30 to 50 µs: it says how many it makes of a server that answers
-ready bytes, and how much of a core it used. Everything shares this machine's cores.
+Real keys, real store, real proxy; the no-op is an application of its own behind that proxy, deployed as the endpoint's
+ingress is. Its GET never waits for anything, so Serve asks the proxy for no body: the cheapest request there is. In a
+and d the dispatcher is drained, so that nothing renders: on a machine where models run on the CPUs they would be
+measured instead. The client is a process of its own, whose requests cost it 30 to 50 µs: it says how many it makes of a
+server that answers ready bytes, and how much of a core it used. Everything shares this machine's cores.
 """
 
 import argparse
@@ -210,8 +211,9 @@ def shown(figures: Mapping[str, Any]) -> Iterator[str]:
             ratio = row[name]["ratio"]
             yield claim(f"{name} × {row['at_once']}", f"{ratio:.2f} × ({of})", ratio >= GOALS[name], f"≥ {GOALS[name]}")
         if row["at_once"] == 10:
-            p99 = row["accept"]["p99_ms"]
-            yield claim("accept × 10, p99", f"{p99:.0f} ms", p99 <= GOALS["p99_ms"], f"≤ {GOALS['p99_ms']:.0f} ms")
+            p99, control = row["accept"]["p99_ms"], row["no-op POST"]["p99_ms"]
+            value = f"{p99:.0f} ms (the no-op's of the same body {control:.0f} ms)"
+            yield claim("accept × 10, p99", value, p99 <= GOALS["p99_ms"], f"≤ {GOALS['p99_ms']:.0f} ms")
     if "b" in figures:
         first = figures["b"]["first_step_ms"]
         yield claim("accept → first step", f"{first:.0f} ms", first <= GOALS["first_step_ms"], "≤ 100 ms")
