@@ -4,14 +4,15 @@ The raw figure comes from running the live policy forward over the queue. What t
 replicas that come and go, later tasks with priority, predictions that were still being learnt) is learnt from completed
 tasks: the estimate is raw times the median of actual / raw, and bounds come from scores
 
-    z = log(actual / estimate) / scale        scale² = sigma² · own / raw + floor² + youth²
+    z = log(actual / (raw · median)) / scale        scale² = sigma² · (own² + ahead) / raw² + floor² + youth²
 
-The work ahead averages out, so the scatter of the own part counts by its share; youth is for a predictor that has seen
-few completions against what is on its way: it only ever fades, and scores that it dominated teach no quantile. A bound
-is the 90 % quantile of the scores (split conformal) of the task's regime, which is how deep the queue was, mixed with
-those of all; its level follows the share of bounds that held (adaptive conformal inference, Gibbs & Candès 2021). An
-answer takes as many completions as there are tasks on their way, so the level moves the slower the more those are, and
-not far; faster or farther, it would swing.
+The work ahead averages out: `ahead` is the sum of squares of so many seconds in tasks of the usual size. The median is
+that at completion: where the estimate stood at admission does not matter to later ones. Youth is for a predictor that
+has seen few completions against what is on its way: it only ever fades, and scores that it dominated teach no quantile.
+A bound is the 90 % quantile of the scores (split conformal) of the task's regime, which is how deep the queue was,
+mixed with those of all; its level follows the share of bounds that held (adaptive conformal inference, Gibbs & Candès
+2021). An answer takes as many completions as there are tasks on their way, so the level moves the slower the more those
+are, and not far; faster or farther, it would swing.
 """
 
 import math
@@ -21,7 +22,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 COVERAGE = 0.90
-_AIM = 0.905  # a miss more than the promise costs trust, a bound that is a percent longer nothing
 _REGIMES = 6
 _BAND_OF = (0, 1, 1, 1, 2, 3)  # regimes that share scores and level: starts at once, waits, waits long, and longer
 _WINDOW = 4000
@@ -30,7 +30,8 @@ _PRIOR_WEIGHT = 50
 _POOLED_WEIGHT = 300
 _FLOOR = 0.015
 _YOUTH = 0.3
-_GAIN, _FEW_ON_THEIR_WAY = 0.25, 20
+_GAIN, _FEW_ON_THEIR_WAY = 0.03, 20
+_USUAL_TASKS = 200  # that say what size is usual
 _LEVELS = (0.8, 0.97)
 _DRIFTS, _STALE = 100, 0.1
 _P90 = 1.2816  # of the standard normal
@@ -83,7 +84,7 @@ class EtaBook:
     """Turns raw forecasts into estimates and bounds, and learns from completions only."""
 
     def __init__(self, coverage: float = COVERAGE) -> None:
-        self._aim = coverage + (_AIM - COVERAGE)
+        self._aim = coverage
         bands = max(_BAND_OF) + 1
         self._levels = [self._aim] * bands
         self._scores = _Scores(_WINDOW)
@@ -93,6 +94,7 @@ class EtaBook:
         self._admitted = [0] * bands
         self._completed = [0] * bands
         self._youth = _YOUTH
+        self._own_s = self._own_squared = 0.0  # means over the last tasks
         self._scale_of = [0.0] * _REGIMES  # usual scale of a regime, for `table`
 
     def admit(self, raw_s: float, own_s: float, sigma: float = 0.2) -> Eta:
@@ -102,9 +104,9 @@ class EtaBook:
         regime = regime_of(raw_s, own_s)
         band = _BAND_OF[regime]
         self._admitted[band] += 1
-        scatter = math.sqrt(sigma * sigma * min(1.0, own_s / raw_s) + _FLOOR**2)
+        scatter = math.hypot(sigma * math.sqrt(self._squares(raw_s, own_s)) / raw_s, _FLOOR)
         scale = math.hypot(scatter, self._youth)
-        estimate_s = raw_s * math.exp(self._medians.quantile(0.5, 0.0, _PRIOR_WEIGHT))
+        estimate_s = raw_s * math.exp(self._median())
         bound_s = estimate_s * math.exp(max(0.0, self._bound(band)) * scale)
         return Eta(estimate_s, bound_s, regime, raw_s, scale, own_s, self._youth > scatter)
 
@@ -119,9 +121,10 @@ class EtaBook:
             if self._drifts.median > _STALE:
                 return
         scale = eta.scale or max(_FLOOR, math.log(max(1.0, eta.p90_s / eta.estimate_s)) / _P90)
-        self._medians.add(math.log(max(actual_s, 1e-3) / eta.raw_s))
+        off = math.log(max(actual_s, 1e-3) / eta.raw_s)
+        self._medians.add(off)
         if not eta.young:
-            score = math.log(max(actual_s, 1e-3) / eta.estimate_s) / scale
+            score = (off - self._median()) / scale
             self._scores.add(score)
             self._of_band[band].add(score)
         usual = self._scale_of[eta.regime]
@@ -134,11 +137,22 @@ class EtaBook:
     def table(self) -> tuple[tuple[float, float], ...]:
         """(median, bound) of actual over raw seconds by regime, for who quotes elsewhere; zeros where nothing is
         known yet."""
-        median = self._medians.quantile(0.5, 0.0, _PRIOR_WEIGHT)
+        median = self._median()
         return tuple(
             (math.exp(median), math.exp(median + max(0.0, self._bound(band)) * scale)) if scale else (0.0, 0.0)
             for scale, band in zip(self._scale_of, _BAND_OF, strict=True)
         )
+
+    def _squares(self, raw_s: float, own_s: float) -> float:
+        """The sum of the squares of the task's own seconds and of those ahead of it, were they of the usual size."""
+        share = 1 / _USUAL_TASKS if self._own_s else 1.0
+        self._own_s += share * (own_s - self._own_s)
+        self._own_squared += share * (own_s * own_s - self._own_squared)
+        own_s, wait_s = min(own_s, raw_s), max(0.0, raw_s - own_s)
+        return own_s * own_s + wait_s * min(wait_s, self._own_squared / self._own_s)
+
+    def _median(self) -> float:
+        return self._medians.quantile(0.5, 0.0, _PRIOR_WEIGHT)
 
     def _bound(self, band: int) -> float:
         level = self._levels[band]

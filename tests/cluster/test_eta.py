@@ -1,5 +1,6 @@
 """Promises: an estimate, a bound, and what they learn from."""
 
+import copy
 import itertools
 import math
 
@@ -114,3 +115,15 @@ def test_a_user_is_told_who_is_ahead_and_what_is_loaded() -> None:
         "3 ahead of you on ltx/L40S; model loads first: +35 s; done in 115 s, nine of ten times within 140 s"
     )
     assert str(Outlook("ltx/L40S", 0, 5.0, 0.0, 20.0, 30.0)).startswith("you are next on ltx/L40S; done in 25 s")
+
+
+def test_where_an_estimate_stood_at_admission_does_not_matter_to_later_bounds() -> None:
+    book = EtaBook()
+    served(book, 2000, 0.1)
+    eta = book.admit(100.0, 10.0, 0.1)
+    bounds = []
+    for estimate_s in (eta.estimate_s, 0.7 * eta.estimate_s):
+        taught = copy.deepcopy(book)
+        taught.complete(eta._replace(estimate_s=estimate_s), 101.0)
+        bounds.append(taught.admit(100.0, 10.0, 0.1).p90_s)
+    assert bounds[0] == bounds[1]
