@@ -11,6 +11,10 @@ The baseline is earliest completion (`ect`), whose forecasts go through the same
 `correlation` is the variance of the coverage of windows of 1,000 completions over that of independent misses, and
 `on their way` the tasks that are admitted and not done, on average: a bound that is frozen at admission learns of a
 change only that many completions later.
+
+The oracle beside the judged runs says what part of the windows' misses is luck (`benchmarks.eta_oracle`): its worst
+window when as many of its bounds hold over the run as the goal lets hold, our worst window against it, and the share of
+all bounds that would have to hold for none of its windows to miss the goal.
 """
 
 import argparse
@@ -19,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.eta_oracle import Oracle, oracle
 from benchmarks.report import write_report
 from benchmarks.workload import fleet, workload
 from cluster.report import EtaReport, judge_etas
@@ -39,10 +44,11 @@ class Found:
     blind_share: float  # admitted before anything had completed
     on_their_way: float
     correlation: float
+    oracle: Oracle | None = None
 
 
-def measured(path: Path | None, policy: str, noise: float, seed: int, speed: float) -> Found:
-    """One run."""
+def measured(path: Path | None, policy: str, noise: float, seed: int, speed: float, *, judged: bool) -> Found:
+    """One run; the oracle is asked where the run is judged."""
     trace = workload(path, seed)
     outcome = run(trace, fleet(), SimulationConfig(trace, fleet(), policy=policy, service_noise=noise), seed, speed)
     ran = with_deadlines(trace.sped_up(speed), fleet())
@@ -59,6 +65,7 @@ def measured(path: Path | None, policy: str, noise: float, seed: int, speed: flo
         float(np.mean(ran.arrival_s < np.nanmin(done_s))),
         float(latency_s.sum() / np.nanmax(done_s)),
         float(np.var(windows) / expected) if len(windows) > 1 and expected else float("nan"),
+        oracle(ran, fleet(), outcome, noise, most=COVERAGE + COVERAGE_SLACK, least=LEAST_COVERAGE) if judged else None,
     )
 
 
@@ -92,7 +99,21 @@ def told(noise: str, found: list[Found], *, judged: bool) -> str:
         f"on their way {np.mean([one.on_their_way for one in found]):.0f}, "
         f"correlation {np.mean([one.correlation for one in found]):.1f}"
     )
-    return "; ".join([*lines, hard])
+    return "; ".join([*lines, hard, *beside_the_oracle(found)])
+
+
+def beside_the_oracle(found: list[Found]) -> list[str]:
+    """What the oracle's worst windows were, and ours against them; nothing where it was not asked."""
+    pairs = [(one.report.coverage_worst_window, one.oracle) for one in found if one.oracle]
+    if not pairs:
+        return []
+    worst = [best.worst_window for _, best in pairs]
+    goal = f"≥ {LEAST_COVERAGE}"
+    return [
+        said(f"oracle at {COVERAGE + COVERAGE_SLACK:.1%}: worst window", worst, goal, min(worst) >= LEAST_COVERAGE),
+        said("ours ÷ oracle's", [ours / best.worst_window for ours, best in pairs]),
+        said("coverage that it would need", [best.needed_coverage for _, best in pairs]),
+    ]
 
 
 def main() -> None:
@@ -114,9 +135,9 @@ def main() -> None:
     for speed in speeds:
         for noise, sigma in NOISES.items():
             for policy in ("ect", "rushes"):
-                found = [measured(arguments.trace, policy, sigma, seed, speed) for seed in range(seeds)]
-                rows[f"{speed:g} × {noise} {policy}"] = found
                 judged = policy == "rushes" and speed == SPEEDS[-1]
+                found = [measured(arguments.trace, policy, sigma, seed, speed, judged=judged) for seed in range(seeds)]
+                rows[f"{speed:g} × {noise} {policy}"] = found
                 print(f"speed {speed:g}, noise {noise}, {policy}: {told(noise, found, judged=judged)}", flush=True)
     figures = {
         "synthetic": arguments.trace is None,

@@ -22,6 +22,11 @@ ZIPF = 1.05
 SIDES = (256, 320, 384, 448, 512)
 FRAMES = (9, 17, 25, 33, 49)
 STEPS = (4, 8, 12)
+SCATTER = 0.05
+"""Of the logarithm of a task's seconds around its usual ones."""
+_COLD_S = 35.0
+_USUAL_ALLOWED = 3.0
+_LOADS_ALLOWED = 2.0
 
 
 def arrivals_from(path: Path | None, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
@@ -54,7 +59,7 @@ def fleet() -> Fleet:
                 count=count,
                 speed=speed,
                 load_warm_s=3,
-                load_cold_s=35,
+                load_cold_s=_COLD_S,
                 host_cache=2,
                 price_usd_per_hour=usd,
             )
@@ -78,7 +83,7 @@ def _variants() -> dict[str, FleetVariant]:
     return found
 
 
-def workload(path: Path | None, seed: int, allowance_loads: float = 2.0, tasks: int | None = None) -> Trace:
+def workload(path: Path | None, seed: int, tasks: int | None = None) -> Trace:
     """The trace of one seed. A task is on time within two cold loads and three times its family's usual seconds."""
     arrival_s, context, generated, synthetic = arrivals_from(path, seed)
     if tasks is not None:
@@ -95,13 +100,13 @@ def workload(path: Path | None, seed: int, allowance_loads: float = 2.0, tasks: 
     steps = random.choice(STEPS, size=len(arrival_s), p=(0.3, 0.5, 0.2))
     tokens = (side / 16) ** 2 * ((frames - 1) / 8 + 1)
     usual_s = factor * family[drawn // 3] * (0.6 + steps * (1.6e-4 * tokens + 1.2e-8 * tokens**2))
-    exec_s = usual_s * np.exp(random.normal(0, 0.05, len(arrival_s)))
+    exec_s = usual_s * np.exp(random.normal(0, SCATTER, len(arrival_s)))
     table = pa.table(
         {
             "arrival_s": arrival_s,
             "variant": [names[variant] for variant in drawn],
             "exec_s": exec_s,
-            "deadline_s": allowance_loads * 35.0 + 3 * usual_s,
+            "deadline_s": _LOADS_ALLOWED * _COLD_S + _USUAL_ALLOWED * usual_s,
             "width": side,
             "height": side,
             "frames": frames,
@@ -110,6 +115,11 @@ def workload(path: Path | None, seed: int, allowance_loads: float = 2.0, tasks: 
     )
     trace = trace_from(table, str(path or "synthetic"))
     return Trace(**{**trace.__dict__, "synthetic": synthetic})
+
+
+def usual_s(trace: Trace) -> np.ndarray:
+    """The median seconds on the reference accelerator of each task of a `workload`: what an oracle may know."""
+    return (trace.allowance_s - _LOADS_ALLOWED * _COLD_S) / _USUAL_ALLOWED
 
 
 def _by_quantile(values: np.ndarray, classes: int) -> np.ndarray:
