@@ -7,16 +7,18 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from time import time
 
 import ray
 from ray import serve as ray_serve
 
 from cluster.topology import topology_of
 from schemas.catalog import Catalog
+from schemas.errors import RushesError
 from serve.broker import Broker
-from serve.config import ServeConfig
+from serve.config import DAY_S, ServeConfig
 from serve.keys import load_secret
-from serve.leftovers import Leftovers
+from serve.leftovers import Leftovers, sweep
 from serve.logs import configure
 from serve.messages import Beat, Begun, Hello, LoadFailure, Results, Work
 from serve.metrics import DispatchMetrics
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _TICK_S = 0.25
 _SCALE_S = 1.0
+_SWEEP_S = DAY_S / 4
 _HEARD_BEATS = 3
 
 
@@ -41,6 +44,7 @@ class Dispatcher:
         configure()
         self._store: Store = open_store(config.database_url)
         load_secret(self._store)
+        self._objects = open_objects(config.out)
         topology = topology_of(ray.nodes())
         accelerator = config.pools.accelerator or topology.accelerator
         self._metrics = DispatchMetrics()
@@ -53,7 +57,7 @@ class Dispatcher:
             accelerators=tuple(dict.fromkeys(("cpu", accelerator, *topology.accelerators))),
             metrics=self._metrics,
             on_work=self._announce,
-            on_cancelled=Leftovers(open_objects(config.out)).remove,
+            on_cancelled=Leftovers(self._objects).remove,
         )
         context = ray_serve.get_replica_context()
         self._scaler = Scaler(context.app_name)
@@ -65,6 +69,7 @@ class Dispatcher:
             ("pump", self._pump),
             ("scale", self._scale),
             ("webhooks", lambda: deliverer.run(self._stop)),
+            ("sweep", self._sweep),
         ):
             threading.Thread(target=self._kept_alive, args=(name, target), name=name, daemon=True).start()
 
@@ -154,6 +159,18 @@ class Dispatcher:
         while not self._stop.wait(_SCALE_S):
             topology = topology_of(ray.nodes())
             self._scaler.apply(self._broker.sizes(topology.gpus, topology.cpus))
+
+    def _sweep(self) -> None:
+        # What the dispatcher of before was about to remove is found as well.
+        while not self._stop.is_set():
+            try:
+                removed = sweep(self._store.tasks, self._objects, time())
+            except RushesError as error:
+                log.warning("what was stored for tasks that ended without a clip stays for now: %s", error)
+            else:
+                if removed:
+                    log.info("removed %d objects of tasks that ended without a clip", removed)
+            self._stop.wait(_SWEEP_S)
 
     def __del__(self) -> None:
         self._stop.set()

@@ -1,19 +1,75 @@
-"""What is removed for a cancelled task: everything of its own, and nothing else."""
+"""What is removed for a task that ended without a clip: everything of its own, and nothing else."""
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from serve.leftovers import Leftovers
+import pytest
+
+from schemas.clip import Status
+from serve.leftovers import Leftovers, sweep
+from serve.store.contract import Store
+from serve.store.engine import open_store
 from storage import keys
-from storage.store import open_store
+from storage.objects import ObjectStore
+from storage.store import open_store as open_objects
+from tests.serve.store.samples import NOW, failure, new_task, success
+
+HOUR_S = 3600.0
 
 
-def test_everything_that_was_stored_for_a_task_is_removed_and_nothing_of_another(tmp_path: Path) -> None:
-    objects = open_store(str(tmp_path))
-    for task_id in ("task", "task-2"):
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(f"sqlite:///{tmp_path / 'tasks.sqlite'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> ObjectStore:
+    return open_objects(str(tmp_path / "out"))
+
+
+def put(objects: ObjectStore, *task_ids: str) -> None:
+    for task_id in task_ids:
         for key in (keys.TASK_NAMES.clip("v", task_id, "mp4"), keys.TASK_NAMES.poster("v", task_id)):
             objects.put(key, b"data")
+
+
+def kept(objects: ObjectStore) -> set[str]:
+    return {info.key.split("/")[1] for info in objects.list()}
+
+
+def test_everything_that_was_stored_for_a_task_is_removed_and_nothing_of_another(objects: ObjectStore) -> None:
+    put(objects, "task", "task-2")
     leftovers = Leftovers(objects)
     leftovers.remove("task")
     leftovers.remove("nothing is there")
     leftovers._thread.shutdown()
     assert sorted(info.key for info in objects.list()) == ["tasks/task-2/clip.mp4", "tasks/task-2/poster.jpg"]
+
+
+def test_what_a_replica_stored_and_never_told_of_is_swept_once_its_task_has_ended(
+    store: Store, objects: ObjectStore
+) -> None:
+    cancelled, hidden, failed, done, waits = store.tasks.submit([new_task() for _ in range(5)], NOW).tasks
+    for task in (cancelled, hidden):
+        assert store.tasks.cancel(task.id, None, NOW) is not None
+    assert store.tasks.delete(hidden.id, None)
+    for task, outcome in ((failed, failure()), (done, success())):
+        (lease,) = store.tasks.lease([task.seq], "r", "v", NOW + 9, NOW)
+        store.tasks.finish(task.id, lease.epoch, outcome, NOW + 1)
+    statuses = [task.status for task in store.tasks.get_many([failed.id, done.id, waits.id])]
+    assert statuses == [Status.FAILED, Status.SUCCEEDED, Status.PENDING]
+    put(objects, *(task.id for task in (cancelled, hidden, failed, done, waits)), "of no task here")
+    assert sweep(store.tasks, objects, time.time()) == 0, "an attempt may be storing it just now"
+    assert sweep(store.tasks, objects, time.time() + 2 * HOUR_S) == 6
+    assert kept(objects) == {done.id, waits.id, "of no task here"}
+    assert sweep(store.tasks, objects, time.time() + 2 * HOUR_S) == 0
+
+
+def test_what_was_looked_at_for_a_week_is_not_asked_for_again(store: Store, objects: ObjectStore) -> None:
+    (task,) = store.tasks.submit([new_task()], NOW).tasks
+    store.tasks.cancel(task.id, None, NOW)
+    put(objects, task.id)
+    assert sweep(store.tasks, objects, time.time() + 8 * 24 * HOUR_S) == 0
