@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 COVERAGE = 0.90
+_AIM = 0.905  # a miss more than the promise costs trust, a bound that is a percent longer nothing
 _REGIMES = 6
 _BAND_OF = (0, 1, 1, 1, 2, 3)  # regimes that share scores and level: starts at once, waits, waits long, and longer
 _WINDOW = 4000
@@ -30,7 +31,7 @@ _PRIOR_WEIGHT = 50
 _POOLED_WEIGHT = 300
 _FLOOR = 0.015
 _YOUTH = 0.3
-_GAIN, _FEW_ON_THEIR_WAY = 0.03, 20
+_GAIN, _FEW_ON_THEIR_WAY = 0.06, 20
 _USUAL_TASKS = 200  # that say what size is usual
 _LEVELS = (0.8, 0.97)
 _DRIFTS, _STALE = 100, 0.1
@@ -84,7 +85,7 @@ class EtaBook:
     """Turns raw forecasts into estimates and bounds, and learns from completions only."""
 
     def __init__(self, coverage: float = COVERAGE) -> None:
-        self._aim = coverage
+        self._aim = coverage + (_AIM - COVERAGE)
         bands = max(_BAND_OF) + 1
         self._levels = [self._aim] * bands
         self._scores = _Scores(_WINDOW)
