@@ -53,7 +53,7 @@ class DenoiserConfig(BaseModel):
     """At most, of the first blocks alone, until they know each token's place."""
     place_weight: float = 0.03
     """Of the same loss while the denoiser trains, so that it is not forgotten."""
-    steps: int = 5872
+    steps: int = 8048
     minutes: float | None = None
     """Wall-clock budget: the schedule then ends when the time does, whatever the steps."""
     batch: int = 32
