@@ -19,7 +19,7 @@ PRICES = {"shapes": 1000.0, "shapes-turbo": 100.0, "tiny-random": 10.0}
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """With prices, and each variant up."""
-    catalog = catalog_with(PRICES, shapes={"quality": 0.9})
+    catalog = catalog_with(PRICES, shapes={"quality": 0.9}, shapes_turbo={"quality": 0.8})
     with endpoint(Path(tmp_path_factory.mktemp("routers")), catalog) as running:
         fleet(running)
         yield running
