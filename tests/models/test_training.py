@@ -18,7 +18,7 @@ from models.training.folder import assemble, save, scheduler
 from models.training.placing import PlaceReader, answers, learn_places
 from models.training.reading import ATTRIBUTES, teach
 from models.training.text import build_text_encoder, build_tokenizer
-from models.training.vae import VaeConfig, build, psnr_db, to_model_range
+from models.training.vae import VaeConfig, build, to_model_range
 from models.training.words import FILLERS, RESERVED, vocabulary
 
 SMALL = VaeConfig(latent_channels=32, width=80, patch_values=9, cube_values=40)
@@ -39,6 +39,12 @@ TINY = DenoiserConfig(
 def drawn(count: int, seed: int) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     return to_model_range(np.stack([draw(sample(rng)) for _ in range(count)]))
+
+
+def psnr_db(target: torch.Tensor, made: torch.Tensor) -> float:
+    """Peak signal to noise of clips in [-1, 1], averaged over clips, in dB."""
+    error = (target - made.clamp(-1, 1)).pow(2).flatten(1).mean(1)
+    return float((10 * torch.log10(4 / error.clamp_min(1e-10))).mean())
 
 
 @pytest.fixture(scope="module")

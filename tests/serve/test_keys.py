@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ from serve.redaction import RedactingFilter, redact_logs, redacted
 from serve.store.contract import ApiKey, Store
 from serve.store.engine import open_store
 from serve.webhooks import webhook_secret
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path / 'tasks.sqlite'}")
-    yield opened
-    opened.close()
 
 
 class Counting:

@@ -1,33 +1,15 @@
 """What is removed for a task that ended without a clip: everything of its own, and nothing else."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from schemas.clip import Status
 from serve.leftovers import Leftovers, sweep
 from serve.store.contract import Store
-from serve.store.engine import open_store
 from storage import keys
 from storage.objects import ObjectStore
-from storage.store import open_store as open_objects
 from tests.serve.store.samples import NOW, failure, new_task, success
 
 HOUR_S = 3600.0
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path / 'tasks.sqlite'}")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def objects(tmp_path: Path) -> ObjectStore:
-    return open_objects(str(tmp_path / "out"))
 
 
 def put(objects: ObjectStore, *task_ids: str) -> None:

@@ -4,8 +4,6 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -15,20 +13,12 @@ from serve.config import ServeConfig, Webhooks
 from serve.errors import StoreUnavailableError
 from serve.net import Outbound
 from serve.store.contract import Delivery, Store
-from serve.store.engine import open_store
 from serve.webhooks import Deliverer, check_webhook_url, webhook_secret
 from tests.serve.strangers import Stranger, endless, hang, raw, status
 
 CONFIG = ServeConfig(webhooks=Webhooks(timeout_s=0.6, max_attempts=6, base_s=10.0, most_s=60.0))
 PATIENT = ServeConfig(webhooks=Webhooks(timeout_s=0.6, base_s=40.0))
 PAYLOAD = json.dumps({"type": "task.succeeded", "data": {"id": "task-1", "prompt": "日本 ✓"}}, ensure_ascii=False)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path / 'tasks.sqlite'}")
-    yield opened
-    opened.close()
 
 
 class Clock:

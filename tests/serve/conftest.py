@@ -1,4 +1,4 @@
-"""A real store and a real folder for what strangers send."""
+"""A real task store and a real folder for objects, of a test's own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from storage.store import open_store
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_tasks(f"sqlite:///{tmp_path / 'db' / 'tasks.sqlite'}")
+    opened = open_tasks(f"sqlite:///{tmp_path / 'tasks.sqlite'}")
     yield opened
     opened.close()
 
