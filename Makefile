@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
 
-.PHONY: demo test test-fast check format env clean embedded
+.PHONY: demo test test-fast check docs format env clean embedded directed
 .DEFAULT_GOAL := demo
 
 env: $(VENV)/.installed
@@ -26,18 +26,27 @@ test: env  ## everything
 test-fast: env  ## the fast set
 	$(BIN)/python -m pytest -m "not slow"
 
-check: env  ## lint, types, the import rule
+check: env  ## lint, types, the import rule, the documentation: what it names is there, the site is built strictly
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_architecture.py
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_docs.py
+
+docs: env  ## the documentation as a site, in build/site
+	$(BIN)/python -m rushes.reference
+	$(BIN)/python -m properdocs build --strict
+	@echo "open build/site/index.html"
 
 format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 embedded: env  ## train the embedded model: hours on a CPU, minutes on a GPU
-	$(BIN)/python -m models.training all --work out/embedded
+	$(BIN)/python -m training all --work out/embedded
+
+directed: env  ## train the model that obeys every condition, and measure it: a day on a CPU, minutes on a GPU
+	$(BIN)/python -m training.directed all --work out/directed --out out/directed/models
+	$(BIN)/python -m benchmarks.directed_quality out/directed/models/directed --sheet out/directed/sheet.png
 
 clean:
 	rm -rf out build *.egg-info

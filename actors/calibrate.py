@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.encoder import encode
-from cluster.fit import Measured
+from cluster.cost.fit import Measured
 from models.model import Model, TaskMedia, ignore_step, nobody_cancelled
 from schemas.catalog import Variant
 from schemas.clip import ClipFormat
@@ -93,5 +93,5 @@ def _batch(variant: Variant, shape: Shape, steps: int, batch: int) -> RenderBatc
         scheduler=variant.scheduler,
     )
     prompts = [f"a red circle moving left, take {i}" for i in range(batch)]
-    tasks = tuple(Task(group.fingerprint(p, "", i, None, None), p, "", i) for i, p in enumerate(prompts))
+    tasks = tuple(Task(group.fingerprint(p, "", i), p, "", i) for i, p in enumerate(prompts))
     return RenderBatch(group, tasks)

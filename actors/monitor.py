@@ -50,9 +50,11 @@ class _Work:
 
 
 class RunMonitor:
-    """Book-keeping of one run."""
+    """Book-keeping of one run of so many variants."""
 
-    def __init__(self) -> None:
+    def __init__(self, variants: int = 1) -> None:
+        self._variants = variants
+        self._unloadable: set[str] = set()
         self._pools: dict[str, PoolState] = {}
         self._variant_of: dict[str, str] = {}
         self._work: dict[str, dict[str, _Work]] = {}
@@ -85,6 +87,13 @@ class RunMonitor:
         """The actor's model is loaded."""
         self._pools[self._variant_of[actor]].ready.add(actor)
 
+    def cannot_load(self, variant: str, reason: str) -> bool:
+        """An actor cannot load its variant, for good. True when the run goes on with others; the last one ends it."""
+        self._unloadable.add(variant)
+        if len(self._unloadable) >= self._variants:
+            self.stop(reason)
+        return self._stop_reason is None
+
     def stop(self, reason: str) -> None:
         """End the run. The first reason stands."""
         self._stop_reason = self._stop_reason or reason
@@ -94,10 +103,13 @@ class RunMonitor:
         self._slices[slice_key] += 1
         return self._slices[slice_key]
 
-    def begin(self, actor: str, work_key: str, fingerprints: tuple[str, ...]) -> tuple[int, ...]:
-        """An actor starts to render these tasks. Returns how many processes each has cost so far."""
-        self._work.setdefault(actor, {})[work_key] = _Work(fingerprints)
+    def kills(self, fingerprints: tuple[str, ...]) -> tuple[int, ...]:
+        """How many processes each task has cost so far."""
         return tuple(self._kills[f] for f in fingerprints)
+
+    def begin(self, actor: str, work_key: str, fingerprints: tuple[str, ...]) -> None:
+        """An actor starts to render these tasks."""
+        self._work.setdefault(actor, {})[work_key] = _Work(fingerprints)
 
     def rendered(self, actor: str, work_key: str) -> None:
         """The model call is over; encoding and storing follow."""

@@ -1,4 +1,4 @@
-"""From frames to a clip in the store and a record in the ledger.
+"""From frames to a clip in the store (marked, encoded, signed, stored once), and its record for whoever keeps records.
 
 The order is what makes a crash harmless: poster, clip, record. A record therefore means that both files are there;
 a clip without a record is found by the next attempt, which stores nothing twice and writes the record.
@@ -14,21 +14,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from actors.encoder import EncoderSettings, encode, poster, read_metadata
+from actors.provenance import ClaimInputs, Provenance, Signature, signature_in
 from actors.renderer import Rendered, TaskFailure
+from cluster.cost.quote import charge
 from schemas.catalog import Variant
 from schemas.clip import Clip, ClipFormat, Record, Status, Timings
-from schemas.errors import CancelledError, MediaError
+from schemas.errors import CancelledError, MediaError, ModerationRefusedError
+from schemas.moderation import Moderation
 from schemas.task import Group, Task
 from storage import keys
 from storage.store import ObjectStore
 
 _SHORT_FINGERPRINT = 8
-
-
-class RecordWriter(Protocol):
-    """The part of the ledger that a publisher needs."""
-
-    def write(self, record: Record) -> object: ...
 
 
 class ClipNames(Protocol):
@@ -39,7 +36,7 @@ class ClipNames(Protocol):
 
 
 class Publisher:
-    """Encodes, stores and records the clips of one variant. Thread-safe: it keeps nothing between calls.
+    """Encodes and stores the clips of one variant. Thread-safe: it keeps nothing between calls.
 
     Errors of the store pass through: a StorageUnavailableError after the store's own retries is worth another
     `publish` of the same clip, which is idempotent.
@@ -48,26 +45,36 @@ class Publisher:
     def __init__(
         self,
         store: ObjectStore,
-        ledger: RecordWriter,
         variant: Variant,
         revision: str,
         *,
         settings: EncoderSettings = EncoderSettings(),  # noqa: B008 (frozen)
+        provenance: Provenance = Provenance(),  # noqa: B008 (frozen)
         names: ClipNames = keys.BULK_NAMES,
+        moderated_by: str = "",
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
-        self._ledger = ledger
         self._variant = variant
         self._revision = revision
         self._settings = settings
+        self._provenance = provenance
         self._names = names
+        self._moderated_by = moderated_by
         self._clock = clock
         self._now = now
 
-    def publish(self, rendered: Rendered, *, queue_s: float = 0.0, load_s: float = 0.0, attempts: int = 0) -> Record:
-        """Store the clip (once, whoever else is storing it), then its record, which is returned.
+    def publish(
+        self,
+        rendered: Rendered,
+        *,
+        queue_s: float = 0.0,
+        load_s: float = 0.0,
+        attempts: int = 0,
+        moderation: Moderation = Moderation(),  # noqa: B008 (frozen)
+    ) -> Record:
+        """Store the clip (once, whoever else is storing it). Its record is returned, to be kept.
 
         `attempts` are those made before this process had the task; `load_s` is its share of loading the model. What
         is billed is all the time for which the task held the accelerators: its share of the call that made the clip,
@@ -82,31 +89,35 @@ class Publisher:
             path = Path(folder, f"clip.{clip_format.suffix}")
             started = self._clock()
             metadata = self._metadata(rendered, timings)
-            encode(rendered.frames, group.fps, clip_format, path, metadata, self._settings)
-            image = poster(rendered.frames)
+            frames, mark = self._provenance.marked(rendered.frames, task.fingerprint)
+            encode(frames, group.fps, clip_format, path, metadata, self._settings)
+            claim = self._claim(task, group, mark)
+            image = self._provenance.signed_poster(poster(frames), claim, rendered.ingredients)
+            signature = self._provenance.sign(path, claim, rendered.ingredients)
             encoded = self._clock()
             self._store.put(poster_key, image, "image/jpeg")
             ours = self._store.put(key, path, clip_format.content_type, if_absent=True)
             # Another process was first: its file has other timings in it, and where tasks may change their variant
             # between attempts it may even be another variant's. The record must describe what is stored.
-            inside = metadata if ours else self._fetched(key, path)
-            clip = self._clip(task, group, path)
+            if not ours:
+                metadata = self._fetched(key, path)
+                signature = signature_in(path)
+            clip = self._clip(task, group, path, signature)
             stored = self._clock()
         held_s = rendered.render_s + rendered.lost_s + load_s
-        record = Record(
+        return Record(
             fingerprint=task.fingerprint,
             status=Status.SUCCEEDED,
-            variant=str(inside.get("variant", self._variant.name)),
+            variant=str(metadata.get("variant", self._variant.name)),
             revision=self._revision,
             seed=task.seed,
             attempts=attempts + rendered.attempts,
             clip=clip,
             timings=timings.model_copy(update={"encode_s": encoded - started, "store_s": stored - encoded}),
+            moderation=moderation,
             **self._bill(held_s),
             finished_at=self._instant(),
         )
-        self._ledger.write(record)
-        return record
 
     def found(self, task: Task, group: Group) -> Record | None:
         """The record of a clip that an earlier attempt stored before it died; None where there is none.
@@ -121,7 +132,7 @@ class Publisher:
             path = Path(folder, f"clip.{clip_format.suffix}")
             inside = self._fetched(key, path)
             made = Group.model_validate({"variant": self._variant.name, **inside.get("group", group.model_dump())})
-            clip = self._clip(task, made, path)
+            clip = self._clip(task, made, path, signature_in(path))
         timings = Timings.model_validate(inside.get("timings", {}))
         return Record(
             fingerprint=task.fingerprint,
@@ -136,7 +147,9 @@ class Publisher:
         )
 
     def record_failure(self, failure: TaskFailure, *, attempts: int = 0, quarantined: bool = False) -> Record:
-        """Record that a task has no clip and why, for people in `failures/` too. Nothing is billed."""
+        """The record of a task that has no clip, to be kept; for people it is stored in `failures/` too. What is
+        billed is what the failure says: nothing, unless moderation refused a clip that was rendered."""
+        refusal = failure.error.moderation if isinstance(failure.error, ModerationRefusedError) else Moderation()
         record = Record(
             fingerprint=failure.task.fingerprint,
             status=Status.CANCELLED if isinstance(failure.error, CancelledError) else Status.FAILED,
@@ -147,13 +160,17 @@ class Publisher:
             timings=Timings(render_s=failure.lost_s),
             error_class=type(failure.error).__name__,
             error=str(failure.error),
+            failure_code=refusal.code or None,
+            moderation=refusal,
+            # Where a scorer only failed, it may do better next time.
+            refused_by=(self._moderated_by or None) if refusal.is_of_content else None,
             quarantined=quarantined,
+            **self._bill(failure.billed_s),
             finished_at=self._instant(),
         )
         account = {**self._inputs(failure.task, failure.group), **record.model_dump(mode="json", exclude_none=True)}
         body = json.dumps(account, indent=1, ensure_ascii=False).encode()
         self._store.put(keys.failure(failure.task.fingerprint), body, "application/json")
-        self._ledger.write(record)
         return record
 
     def _fetched(self, key: str, path: Path) -> dict[str, Any]:
@@ -164,7 +181,7 @@ class Publisher:
         except MediaError:
             return {}
 
-    def _clip(self, task: Task, group: Group, path: Path) -> Clip:
+    def _clip(self, task: Task, group: Group, path: Path, signature: Signature) -> Clip:
         """The clip of a task, whose stored file `path` is a copy of."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -178,14 +195,18 @@ class Publisher:
             height=group.height,
             frames=group.frames,
             fps=group.fps,
+            unsigned_sha256=signature.unsigned_sha256,
+            signed_by=signature.signed_by,
         )
+
+    def bill_of(self, failure: TaskFailure) -> dict[str, float]:
+        """`billed_gpu_s` and `billed_usd` of a task that has no clip."""
+        return self._bill(failure.billed_s)
 
     def _bill(self, held_s: float) -> dict[str, float]:
         """For a task that held one actor's accelerators for so long."""
-        return {
-            "billed_gpu_s": held_s * (self._variant.needs.gpus or 1.0),
-            "billed_usd": held_s / 3600 * self._variant.price_usd_per_gpu_hour,
-        }
+        bill = charge(held_s, self._variant.price_usd_per_gpu_hour, gpus=self._variant.needs.gpus)
+        return {"billed_gpu_s": bill.gpu_s, "billed_usd": bill.usd}
 
     def _metadata(self, rendered: Rendered, timings: Timings) -> dict[str, Any]:
         """What goes into the file: enough to render it again."""
@@ -198,13 +219,19 @@ class Publisher:
             "prompt": task.prompt,
             "negative_prompt": task.negative_prompt,
             "seed": task.seed,
-            "image": task.image,
-            "video": task.video,
+            "inputs": [
+                {**condition.model_dump(mode="json", exclude_none=True), "uri": uri}
+                for condition, uri in zip(group.conditions, task.media, strict=False)
+            ],
             "variant": self._variant.name,
             "weights": self._variant.weights,
             "revision": self._revision,
             "group": group.model_dump(mode="json", exclude={"variant"}),
         }
+
+    def _claim(self, task: Task, group: Group, mark: str | None) -> ClaimInputs:
+        inputs = self._inputs(task, group)
+        return ClaimInputs(task, group, self._variant.weights, self._revision, inputs, self._instant(), mark)
 
     def _instant(self) -> str:
         return self._now().astimezone(UTC).isoformat(timespec="milliseconds")

@@ -2,7 +2,7 @@
 
 | what happens | what the others see |
 | --- | --- |
-| a task's image or video cannot be read | nothing: it never joins the call |
+| a task's image or video could not be read, or is refused | nothing: it never joins the call |
 | a task's frames are NaN, or it was cancelled | nothing: their clips are returned |
 | the call raises | every task is called again by itself; those that raise again fail |
 | the accelerator runs out of memory | the batch is halved, and halved again, down to one task |
@@ -13,16 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from models.media import read_image, read_video
 from models.model import Cancelled, Frames, Model, OnStep, TaskMedia, ignore_step, nobody_cancelled
-from schemas.errors import CancelledError, MediaError, OutOfMemoryError, RenderError, RushesError
-from schemas.request import Mode
+from schemas.errors import CancelledError, OutOfMemoryError, RenderError, RushesError
+from schemas.moderation import Moderation
 from schemas.task import Group, RenderBatch, Task
 
 log = logging.getLogger(__name__)
-
-# A URI in, the object's bytes out. Raises an error of ours: ObjectMissingError, StorageUnavailableError …
-ReadMedia = Callable[[str], bytes]
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,10 @@ class Rendered:
     # Its shares of calls that came to nothing (a batch mate raised, memory ran out).
     lost_s: float = 0.0
     attempts: int = 1
+    # The inputs that it was made from, for its credentials.
+    ingredients: tuple[bytes, ...] = field(default=(), repr=False)
+    # What was found of its input.
+    moderation: Moderation = field(default_factory=Moderation)
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class TaskFailure:
     error: RushesError
     lost_s: float = 0.0
     attempts: int = 1
+    # Seconds of the accelerators that are billed all the same.
+    billed_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,52 +63,36 @@ class _Pending:
 class Renderer:
     """One model and the calls on it. Not thread-safe: a model renders one batch at a time."""
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        read_media: ReadMedia | None = None,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
+    def __init__(self, model: Model, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self.model = model
-        self._read_media = read_media
         self._clock = clock
 
     def render(
-        self, batch: RenderBatch, on_step: OnStep = ignore_step, cancelled: Cancelled = nobody_cancelled
+        self,
+        batch: RenderBatch,
+        on_step: OnStep = ignore_step,
+        cancelled: Cancelled = nobody_cancelled,
+        *,
+        media: Sequence[TaskMedia | RushesError] | None = None,
     ) -> list[Rendered | TaskFailure]:
-        """Render every task of `batch`: one entry a task, in its order. Raises nothing for a task's sake."""
+        """Render every task of `batch`: one entry a task, in its order. Raises nothing for a task's sake.
+
+        `media` is as long as the batch: what each task brings, or why that could not be read; None: they bring nothing.
+        """
         outcomes: dict[str, Rendered | TaskFailure] = {}
         pending: list[_Pending] = []
         unwanted = cancelled()
-        for task in batch.tasks:
+        for task, brought in zip(batch.tasks, media or [TaskMedia()] * len(batch.tasks), strict=True):
             if task.fingerprint in unwanted:
                 error = CancelledError(f"task {task.fingerprint} was cancelled")
                 outcomes[task.fingerprint] = TaskFailure(task, batch.group, error, attempts=0)
-                continue
-            try:
-                pending.append(_Pending(task, self._media(task, batch.group)))
-            except RushesError as error:
-                outcomes[task.fingerprint] = TaskFailure(task, batch.group, error)
+            elif isinstance(brought, RushesError):
+                outcomes[task.fingerprint] = TaskFailure(task, batch.group, brought)
+            else:
+                pending.append(_Pending(task, brought))
         for outcome in self._attempt(batch.group, pending, on_step, cancelled):
             outcomes[outcome.task.fingerprint] = outcome
         return [outcomes[task.fingerprint] for task in batch.tasks]
-
-    def _media(self, task: Task, group: Group) -> TaskMedia:
-        """The task's own image or video, read and cut to shape."""
-        if group.mode is Mode.IMAGE_TO_VIDEO:
-            return TaskMedia(image=read_image(self._read(task.image, "image", task), group.shape, task.image or ""))
-        if group.mode is Mode.VIDEO_TO_VIDEO:
-            data = self._read(task.video, "video", task)
-            return TaskMedia(video=read_video(data, group.shape, group.fps, task.video or ""))
-        return TaskMedia()
-
-    def _read(self, uri: str | None, what: str, task: Task) -> bytes:
-        if uri is None:
-            raise MediaError(f"task {task.fingerprint} has no {what}")
-        if self._read_media is None:
-            raise MediaError(f"{uri}: nothing here can read it")
-        return self._read_media(uri)
 
     def _attempt(
         self, group: Group, pending: Sequence[_Pending], on_step: OnStep, cancelled: Cancelled
@@ -134,7 +120,7 @@ class Renderer:
             ]
         share_s = (self._clock() - started) / len(pending)
         return [
-            Rendered(p.task, group, clip, share_s, p.lost_s, p.attempts + 1)
+            Rendered(p.task, group, clip, share_s, p.lost_s, p.attempts + 1, p.media.ingredients, p.media.moderation)
             if not isinstance(clip, RushesError)
             else TaskFailure(p.task, group, clip, p.lost_s + share_s, p.attempts + 1)
             for p, clip in zip(pending, clips, strict=True)

@@ -30,9 +30,9 @@ from actors.renderer import Rendered, Renderer
 from benchmarks.report import write_report
 from cluster.connect import connected
 from models.loader import load
-from models.model import Cancelled, Frames, Model, OnStep, TaskMedia
+from models.model import Cancelled, Frames, Model, OnStep, TaskMedia, WrappedModel
 from pipelines.run import render
-from schemas.catalog import Variant, shipped_catalog
+from schemas.catalog import shipped_catalog
 from schemas.errors import PermanentError
 from schemas.run import RunOptions
 from schemas.task import RenderBatch
@@ -45,23 +45,12 @@ GOAL_RATIO = 1.0
 GOAL_OVERHEAD_MS = 15.0
 
 
-class NoOpModel:
+class NoOpModel(WrappedModel):
     """Grey frames at once: whatever time remains is the machinery's."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-
-    @property
-    def variant(self) -> Variant:
-        return self._model.variant
 
     @property
     def revision(self) -> str:
         return "no-op"
-
-    @property
-    def load_s(self) -> float:
-        return self._model.load_s
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -84,7 +73,7 @@ def bare_loop(out: str, plan_folder: Path, variant_name: str, no_op: bool, threa
     loaded: Model = load(variant, device="cpu")
     model: Model = NoOpModel(loaded) if no_op else loaded
     store = open_store(out)
-    publisher = Publisher(store, Ledger(store), variant, model.revision)
+    publisher = Publisher(store, variant, model.revision)
     renderer = Renderer(model)
     batches = [
         batch

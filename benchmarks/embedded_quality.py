@@ -1,13 +1,12 @@
 """Does the embedded model do what it is told? `python -m benchmarks.embedded_quality [--quick] [--json OUT]`.
 
 Prompts are combinations of colour, shape and motion that training never saw. Each clip is measured from its
-pixels by `benchmarks.clip_measure`; shares come with Wilson 95 % intervals. Also: seconds a clip, distance to
+pixels by `evaluation.clip_measure`; shares come with Wilson 95 % intervals. Also: seconds a clip, distance to
 freshly drawn clips, flow-warped error, and a contact sheet to look at.
 """
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.clip_measure import Measured, Verdict, judge, measure
+from evaluation.clip_measure import Measured, Verdict, judge, measure
+from evaluation.statistics import Share, share_of
 from models.embedded_variants import EmbeddedVariant, Sampler, variants
-from models.features import TorchScriptFeatures
-from models.metrics import Clips, Features, GradientHistograms, compare, warp_error
-from models.training.captions import plain_caption
-from models.training.drawing import BACKGROUNDS, CANVASES, Scene, combinations, contrasts, draw, move
+from training.captions import plain_caption
+from training.drawing import BACKGROUNDS, CANVASES, Scene, combinations, contrasts, draw, move
+from training.features import TorchScriptFeatures
+from training.metrics import Clips, Features, GradientHistograms, compare, warp_error
 
 Frames = NDArray[np.uint8]
 
@@ -46,17 +46,6 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Share:
-    """A proportion with its Wilson 95 % interval (Wilson, 1927)."""
-
-    obeyed: int
-    asked: int
-    share: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Report:
     """What one variant did."""
 
@@ -77,16 +66,6 @@ class Report:
     warp_error: float
     warp_error_of_drawn: float
     wrong: tuple[str, ...]
-
-
-def wilson(obeyed: int, asked: int, z: float = 1.96) -> Share:
-    """The share and its interval; an empty count is a share of zero with the whole interval."""
-    if asked == 0:
-        return Share(0, 0, 0.0, 0.0, 1.0)
-    p = obeyed / asked
-    middle = (p + z * z / (2 * asked)) / (1 + z * z / asked)
-    half = z * math.sqrt(p * (1 - p) / asked + z * z / (4 * asked * asked)) / (1 + z * z / asked)
-    return Share(obeyed, asked, p, max(0.0, middle - half), min(1.0, middle + half))
 
 
 def cases(seeds: int, limit: int | None = None) -> list[Case]:
@@ -146,11 +125,6 @@ def contact_sheet(clips: Sequence[Frames], verdicts: Sequence[Verdict], columns:
         strips.append(np.zeros_like(strips[0]))
     rows = [np.concatenate(strips[i : i + columns], axis=1) for i in range(0, len(strips), columns)]
     return Image.fromarray(np.concatenate(rows, axis=0))
-
-
-def share_of(flags: Sequence[bool]) -> Share:
-    """Count and interval of a list of yes and no."""
-    return wilson(sum(flags), len(flags))
 
 
 def assess(

@@ -15,6 +15,10 @@ change only that many completions later.
 The oracle beside the judged runs says what part of the windows' misses is luck (`benchmarks.eta_oracle`): its worst
 window when as many of its bounds hold over the run as the goal lets hold, our worst window against it, and the share of
 all bounds that would have to hold for none of its windows to miss the goal.
+
+Beside the steady load, `benchmarks.eta_scenarios` are run: `sudden` (completions 200 to 600 after the first of
+a variant that takes twice as long), `crowd` (of the tasks that come in two minutes of ten times the arrivals) and
+`bursty` (of each quartile by load), each with the oracle's figures.
 """
 
 import argparse
@@ -24,10 +28,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.eta_oracle import Oracle, oracle
+from benchmarks.eta_scenarios import SCENARIOS, Judged, tried
 from benchmarks.report import write_report
 from benchmarks.workload import fleet, workload
-from cluster.report import EtaReport, judge_etas
-from cluster.simulator import SimulationConfig, run, with_deadlines
+from cluster.simulation.engine import SimulationConfig, run, with_deadlines
+from cluster.simulation.report import EtaReport, judge_etas
 
 HEAVY = 0.33
 NOISES = {"5 %": 0.0, "heavy": HEAVY}
@@ -102,6 +107,20 @@ def told(noise: str, found: list[Found], *, judged: bool) -> str:
     return "; ".join([*lines, hard, *beside_the_oracle(found)])
 
 
+def shown(found: list[Judged]) -> str:
+    """The line of a scenario: its least share over what it is about and over the seeds is held against the goal."""
+    ours, best = [min(one.ours) for one in found], [min(one.oracle) for one in found]
+    goal = found[0].goal
+    parts = (
+        said("coverage", ours, f"≥ {goal}", min(ours) >= goal),
+        said("oracle's", best, f"≥ {goal}", min(best) >= goal),
+        said("of all", [one.coverage for one in found]),
+        said("bound/estimate", [one.bound_over_estimate for one in found]),
+        f"on their way {np.mean([one.on_their_way for one in found]):.0f}",
+    )
+    return "; ".join(parts)
+
+
 def beside_the_oracle(found: list[Found]) -> list[str]:
     """What the oracle's worst windows were, and ours against them; nothing where it was not asked."""
     pairs = [(one.report.coverage_worst_window, one.oracle) for one in found if one.oracle]
@@ -135,14 +154,23 @@ def main() -> None:
     for speed in speeds:
         for noise, sigma in NOISES.items():
             for policy in ("ect", "rushes"):
-                judged = policy == "rushes" and speed == SPEEDS[-1]
-                found = [measured(arguments.trace, policy, sigma, seed, speed, judged=judged) for seed in range(seeds)]
+                hard = policy == "rushes" and speed == SPEEDS[-1]
+                found = [measured(arguments.trace, policy, sigma, seed, speed, judged=hard) for seed in range(seeds)]
                 rows[f"{speed:g} × {noise} {policy}"] = found
-                print(f"speed {speed:g}, noise {noise}, {policy}: {told(noise, found, judged=judged)}", flush=True)
+                print(f"speed {speed:g}, noise {noise}, {policy}: {told(noise, found, judged=hard)}", flush=True)
+    scenarios: dict[str, list[Judged]] = {}
+    for name, (_, at_speeds) in SCENARIOS.items():
+        for speed in at_speeds[:1] if arguments.quick else at_speeds:
+            for noise, sigma in NOISES.items():
+                most = COVERAGE + COVERAGE_SLACK
+                one = [tried(arguments.trace, name, sigma, seed, speed, most) for seed in range(seeds)]
+                scenarios[f"{name} {speed:g} × {noise}"] = one
+                print(f"{name} at speed {speed:g}, noise {noise}: {shown(one)}", flush=True)
     figures = {
         "synthetic": arguments.trace is None,
         "goals": GOALS,
         "runs": {name: [asdict(one) for one in found] for name, found in rows.items()},
+        "scenarios": {name: [asdict(one) for one in found] for name, found in scenarios.items()},
     }
     path = write_report("eta_accuracy", figures, arguments.json)
     figure, axes = plt.subplots(figsize=(7.5, 4))

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from benchmarks.workload import SCATTER, usual_s
-from cluster.fleet import Fleet
-from cluster.report import Outcome
-from cluster.trace import Trace
+from cluster.simulation.fleet import Fleet
+from cluster.simulation.report import Outcome
+from cluster.simulation.trace import Trace
 
 _DRAWS = 400
 _IDLE_S = 1e-3  # a pause between two tasks that is longer than a decision was one for lack of work
@@ -53,16 +53,23 @@ def oracle(
     return Oracle(float(held.mean()), worst, float((late <= needed).mean()))
 
 
-def lateness(trace: Trace, fleet: Fleet, outcome: Outcome, noise: float) -> npt.NDArray[np.float64]:
+def lateness(
+    trace: Trace,
+    fleet: Fleet,
+    outcome: Outcome,
+    noise: float,
+    slower: npt.NDArray[np.float64] | float = 1.0,
+) -> npt.NDArray[np.float64]:
     """For each task the chance, as it was at its admission, that it would be done before it was; nan without an end.
-    The bound at a level holds when this is no more than the level. `trace` is the one that was run, sped up."""
+    The bound at a level holds when this is no more than the level. `trace` is the one that was run, sped up; its tasks
+    take so many times what their `workload` says."""
     random = np.random.default_rng(0)
     sigma = float(np.hypot(SCATTER, noise))
     speed = np.concatenate([np.full(pool.count, pool.speed) for pool in fleet.pools])
     factor = np.array([fleet.variants[name].time_factor for name in trace.names])
     start_s, done_s, load_s = (np.array(values) for values in (outcome.start_s, outcome.done_s, outcome.load_s))
     machine, variant = np.array(outcome.machine), np.array(outcome.variant)
-    median_s = usual_s(trace) * factor[variant] / factor[trace.variant] / speed[machine]
+    median_s = usual_s(trace) * slower * factor[variant] / factor[trace.variant] / speed[machine]
     found = np.full(len(trace), np.nan)
     for number in range(fleet.count):
         ran = np.flatnonzero((machine == number) & np.isfinite(done_s))

@@ -2,7 +2,7 @@
 
 A LoRA learns a colour that pretraining never drew and whose word it never read (lime), from a few dozen captioned
 clips. As many clips of the old colours lie among them: trained on lime alone, it paints everything lime. Before and
-after, the same prompts are rendered and measured by `benchmarks.clip_measure`: is the shape lime, and do the old
+after, the same prompts are rendered and measured by `evaluation.clip_measure`: is the shape lime, and do the old
 colours still come out as asked? The adapter is loaded with plain `load_lora_weights`.
 """
 
@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.clip_measure import judge, measure
-from benchmarks.embedded_quality import Case, Share, contact_sheet, render, share_of
+from benchmarks.embedded_quality import Case, contact_sheet, render
+from evaluation.clip_measure import judge, measure
+from evaluation.statistics import Share, share_of
 from models.embedded_variants import FPS, EmbeddedVariant, Sampler, variants
-from models.finetune.config import FinetuneConfig
-from models.finetune.train import finetune
-from models.training.captions import plain_caption
-from models.training.drawing import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, contrasts, draw, move
+from training.captions import plain_caption
+from training.drawing import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, contrasts, draw, move
+from training.finetune.config import FinetuneConfig
+from training.finetune.train import finetune
 
 NEW_COLOUR = "lime"
 

@@ -90,10 +90,8 @@ def baseline_rows_per_s() -> float:
     for line in lines:
         request = Request.model_validate_json(line)
         try:
-            group = resolve(
-                request.settings, catalog, has_image=False, has_video=False, rank=lambda variant, group: 0.0
-            )
-            group.fingerprint(request.prompt, "", 0, None, None)
+            group = resolve(request.settings, catalog, rank=lambda variant, group: 0.0)
+            group.fingerprint(request.prompt, "", 0)
         except InvalidRequestError:
             continue
     return _BASELINE_ROWS / (time.perf_counter() - started)

@@ -27,8 +27,8 @@ from rich.table import Table
 
 from actors.calibrate import Timed, time_calls
 from benchmarks.report import write_report
-from cluster.cost import Load, predict
-from cluster.fit import Measured, fit_profile
+from cluster.cost.fit import Measured, fit_profile
+from cluster.cost.model import Load, predict
 from models.loader import load
 from schemas.catalog import CostProfile, Variant, shipped_catalog
 from schemas.shape import Shape

@@ -21,7 +21,7 @@ from schemas.task import RenderBatch
 from serve import keys
 from serve.app import APP, application, open_serve_catalog
 from serve.config import Pools, ServeConfig
-from serve.replica import DISPATCHER
+from serve.dispatch.replica import DISPATCHER
 from serve.store.contract import Store
 from serve.store.engine import open_store
 
@@ -90,15 +90,17 @@ class _Bare:
 
 
 @contextmanager
-def endpoint(folder: Path, variant: str, database: str | None, replicas: int = 1) -> Iterator[Endpoint]:
-    """The whole application with one variant, and the no-op at `/bare`; ready to render when it is yielded."""
+def endpoint(folder: Path, variant: str, database: str | None, replicas: int = 1, *more: str) -> Iterator[Endpoint]:
+    """The whole application with the variants, each with so many replicas, and the no-op at `/bare`; ready to render
+    when it is yielded."""
     from fastapi import FastAPI
 
     folder.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    pools = Pools(variants=(variant,), min_replicas={variant: replicas}, max_replicas={variant: replicas})
+    each = dict.fromkeys((variant, *more), replicas)
+    pools = Pools(variants=tuple(each), min_replicas=each, max_replicas=each)
     config = ServeConfig(out=str(folder / "out"), database=database, port=port, pools=pools)
     store = open_store(config.database_url)
     keys.load_secret(store)
@@ -129,7 +131,9 @@ def endpoint(folder: Path, variant: str, database: str | None, replicas: int = 1
         headers = {"Authorization": f"Bearer {secret}", "X-Runway-Version": "2024-11-06"}
         running = Endpoint(config, headers, key.id, store, folder / "stamps.jsonl")
         try:
-            wait_until(lambda: sum(pool["replicas"] for pool in report()["pools"]) >= replicas, "its replicas are up")
+            wait_until(
+                lambda: sum(pool["replicas"] for pool in report()["pools"]) >= sum(each.values()), "replicas are up"
+            )
             yield running
         finally:
             ray_serve.shutdown()
@@ -141,9 +145,9 @@ def report() -> dict[str, Any]:
     return found
 
 
-def wait_until(happened: Callable[[], bool], what: str, every_s: float = 0.05) -> None:
-    until = time.monotonic() + _READY_S
+def wait_until(happened: Callable[[], bool], what: str, every_s: float = 0.05, within_s: float = _READY_S) -> None:
+    until = time.monotonic() + within_s
     while not happened():
         if time.monotonic() > until:
-            raise RuntimeError(f"waited {_READY_S:.0f} s until {what}")
+            raise RuntimeError(f"waited {within_s:.0f} s until {what}")
         time.sleep(every_s)

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from cluster.fleet import Fleet, FleetPool, FleetVariant
-from cluster.trace import Trace, trace_from
+from cluster.simulation.fleet import Fleet, FleetPool, FleetVariant
+from cluster.simulation.trace import Trace, trace_from
 from schemas.errors import ConfigError
 
 VARIANTS = 24
@@ -115,6 +115,11 @@ def workload(path: Path | None, seed: int, tasks: int | None = None) -> Trace:
     )
     trace = trace_from(table, str(path or "synthetic"))
     return Trace(**{**trace.__dict__, "synthetic": synthetic})
+
+
+def speed_at(load: float, trace: Trace, of: Fleet) -> float:
+    """The speed at which the trace asks for this share of what the fleet can do, loads not counted."""
+    return load * trace.span_s * of.speed / float(trace.exec_s.sum())
 
 
 def usual_s(trace: Trace) -> np.ndarray:

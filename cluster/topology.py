@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.accelerator import accelerator_named, accelerator_names
+from cluster.cost.accelerator import accelerator_named, accelerator_names
 from schemas.catalog import Variant
 from schemas.errors import ConfigError
 
@@ -33,14 +33,14 @@ class Topology:
         gpus = 0.0 if device == "cpu" else needs.gpus
         if gpus > self.gpus:
             return (
-                f"variant {variant.name!r} needs {gpus:g} GPU(s) an actor, the cluster has {self.gpus:g}; "
+                f"variant {variant.name!r} needs {counted(gpus, 'GPU')}, the cluster has {self.gpus:g}; "
                 f"choose a variant that runs on CPU, join a cluster with --address, or try --device cpu"
             )
         if gpus and needs.accelerator_type and self.accelerators and needs.accelerator_type not in self.accelerators:
             have = ", ".join(sorted(self.accelerators))
             return f"variant {variant.name!r} needs accelerator {needs.accelerator_type!r}; the cluster has: {have}"
         if needs.cpus > self.cpus:
-            return f"variant {variant.name!r} needs {needs.cpus:g} CPU(s) an actor, the cluster has {self.cpus:g}"
+            return f"variant {variant.name!r} needs {counted(needs.cpus, 'CPU')}, the cluster has {self.cpus:g}"
         return None
 
     def most_actors(self, variant: Variant, device: str = "auto") -> int:
@@ -52,6 +52,11 @@ class Topology:
             return max(1, by_cpu)
         have = self.accelerators.get(needs.accelerator_type, 0.0) if needs.accelerator_type else self.gpus
         return max(1, min(by_cpu, int((have or self.gpus) // gpus)))
+
+
+def counted(count: float, noun: str) -> str:
+    """'1 GPU', '8 GPUs'."""
+    return f"{count:g} {noun}{'' if count == 1 else 's'}"
 
 
 def imagined_topology(accelerator: str, gpus: int) -> Topology:

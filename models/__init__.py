@@ -1,1 +1,1 @@
-"""The only room that imports torch and diffusers."""
+"""The room that runs models: with `training/`, the only one that imports torch and diffusers."""

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from models.conditions import NEEDED, batch_arguments, one_arguments, told
 from models.model import TaskMedia
 from schemas.catalog import Variant
-from schemas.errors import MediaError, RenderError, VariantLoadError
+from schemas.errors import VariantLoadError
 from schemas.request import Mode
 from schemas.task import Group, RenderBatch, Task
 
@@ -28,6 +29,7 @@ STRENGTH = ("strength",)
 _OURS = {
     "prompt", "negative_prompt", "width", "height", "num_inference_steps", "generator", "output_type", "latents",
     "return_dict", "num_videos_per_prompt", "callback_on_step_end", *FRAMES, *RATE, *IMAGE, *VIDEO, *STRENGTH,
+    "last_image", "mask", "reference_images", "conditioning_scale", "conditions", "frame_index",
 }  # fmt: skip
 
 # Image pipelines that take a list of images, one a prompt, and were tested to give each prompt its own. The others
@@ -40,6 +42,13 @@ _ONE_IMAGE_A_PROMPT = {
 
 # diffusers 0.42: its VAE builds an attention mask that does not broadcast over a batch.
 _NEVER_BATCHED = {"HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline"}
+
+# These refuse lists of prompts and of generators, also of one.
+_ONE_A_CALL = {"WanVACEPipeline"}
+
+
+# How the names of arguments end that are pairs of numbers.
+_PAIRS = ("original_size", "crops_coords_top_left", "target_size")
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,15 @@ class CallForm:
     def takes_prompt(self) -> bool:
         return "prompt" in self.parameters
 
+    @property
+    def lists(self) -> bool:
+        """True when prompts and generators go in lists."""
+        return self.pipeline not in _ONE_A_CALL
+
     def batches(self, mode: Mode) -> bool:
         """True when one call may hold several tasks of `mode`."""
+        if not self.lists:
+            return False
         if mode is Mode.TEXT_TO_VIDEO:
             return self.pipeline not in _NEVER_BATCHED
         return mode is Mode.IMAGE_TO_VIDEO and self.pipeline in _ONE_IMAGE_A_PROMPT
@@ -88,10 +104,10 @@ def check_modes(form: CallForm, variant: Variant, mode: Mode) -> None:
     """
     lacks = {
         Mode.TEXT_TO_VIDEO: not form.takes_prompt,
-        Mode.IMAGE_TO_VIDEO: form.image is None,
+        Mode.IMAGE_TO_VIDEO: form.image is None and form.pipeline not in NEEDED,
         Mode.VIDEO_TO_VIDEO: form.video is None,
     }
-    if lacks[mode]:
+    if lacks[mode] or not NEEDED.get(form.pipeline, frozenset()) <= form.parameters:
         raise VariantLoadError(
             f"variant {variant.name!r}: {form.pipeline} cannot render {mode.value}; its call takes: "
             + ", ".join(sorted(form.parameters))
@@ -113,14 +129,15 @@ def arguments(
     media: Sequence[TaskMedia],
     generators: Sequence[object],
 ) -> dict[str, Any]:
-    """The keyword arguments of one call. Lists are as long as the batch, also when it is of one task.
+    """The keyword arguments of one call. Lists are as long as the batch, also when it is of one task, except for the
+    classes that take no lists.
 
     A negative prompt goes along for every task, empty or not: if it went only when some task has one, a task's
     clip would depend on its batch mates. Raises MediaError when a task lacks what its mode needs, RenderError when a
     strength leaves no step to take.
     """
     group = batch.group
-    out: dict[str, Any] = {k: v for k, v in _options(variant).items() if k in form.parameters}
+    out: dict[str, Any] = {k: v for k, v in call_options(variant.call_options).items() if k in form.parameters}
     if form.takes_prompt:
         out["prompt"] = [task.prompt for task in batch.tasks]
     if "negative_prompt" in form.parameters:
@@ -139,37 +156,32 @@ def arguments(
         out["min_guidance_scale"] = min(1.0, group.guidance)
     if form.rate is not None:
         out[form.rate] = _rate(form.rate, group)
-    out.update(_media(form, variant, group, batch.tasks, media))
+    if not form.lists:
+        for name in out.keys() & {"prompt", "negative_prompt", "generator"}:
+            (out[name],) = out[name]
+    out.update(_media(form, variant.strength, group, batch.tasks, media))
     return out
 
 
 def _media(
-    form: CallForm, variant: Variant, group: Group, tasks: Sequence[Task], media: Sequence[TaskMedia]
+    form: CallForm, usual_strength: float, group: Group, tasks: Sequence[Task], media: Sequence[TaskMedia]
 ) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    if group.mode is Mode.IMAGE_TO_VIDEO and form.image is not None:
-        images = [_required(m.image, task, group.mode, "image") for m, task in zip(media, tasks, strict=True)]
-        out[form.image] = images if form.batches(group.mode) else images[0]
-    if group.mode is Mode.VIDEO_TO_VIDEO and form.video is not None:
-        strength = group.strength if group.strength is not None else variant.strength
-        if form.strength is not None and int(group.steps * strength) < 1:
-            # diffusers would denoise nothing, and fail on an empty list of timesteps.
-            raise RenderError(f"strength {strength} of {group.steps} steps leaves none; at least {1 / group.steps:.2g}")
-        videos = [list(_required(m.video, task, group.mode, "video")) for m, task in zip(media, tasks, strict=True)]
-        out[form.video] = videos if form.batches(group.mode) else videos[0]
-        if form.strength is not None:
-            out[form.strength] = strength
+    if len(tasks) == 1:
+        own = one_arguments(form.pipeline, group, tasks[0], media[0])
+        if own is not None:
+            return own
+    given = [told(group, task, one) for task, one in zip(tasks, media, strict=True)]
+    out = batch_arguments(form.image, form.video, form.strength, usual_strength, group, given)
+    if not form.batches(group.mode):
+        for name in out.keys() & {form.image, form.video}:
+            (out[name],) = out[name]
     return out
 
 
-def _required(value: Any, task: Task, mode: Mode, what: str) -> Any:
-    if value is None:
-        raise MediaError(f"task {task.fingerprint}: {mode.value} needs {what!r}")
-    return value
-
-
-def _options(variant: Variant) -> Mapping[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in variant.call_options.items()}
+def call_options(said: Mapping[str, Any]) -> dict[str, Any]:
+    """A catalog's `call_options` in the types that pipelines want: lists, but pairs for SDXL's sizes, which it joins
+    with pairs of its own."""
+    return {k: list(v) if isinstance(v, tuple) and not k.endswith(_PAIRS) else v for k, v in said.items()}
 
 
 def _rate(parameter: str, group: Group) -> float | int:

@@ -6,6 +6,7 @@
   depends neither on batch mates nor on the kind or number of devices (diffusers draws there and moves the result);
 - schedulers that draw from torch's global generator, caches that decide by the mean over the batch, and media modes
   whose class mixes inputs render one task a call, with the global generator seeded by the task;
+- texts are encoded one by one, each once (`models/prompt_cache.py`);
 - what remains is arithmetic: a matrix product over a batch of 3 sums in another order than over 1. In float32 on a
   CPU that has been measured at ≤ 4e-5 of the 0…1 range, so after rounding to bytes two clips of one task differ by
   at most 1 of 255, in few pixels. The same batch on the same machine is equal bit for bit.
@@ -24,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from models.families import CallForm, arguments
-from models.model import Cancelled, Frames, OnStep, TaskMedia
+from models.model import Cancelled, Frames, OnStep, PromptCounts, TaskMedia
+from models.prompt_cache import PromptCache
 from models.schedulers import draws_unseeded, swapped
 from models.weights import explain
 from schemas.catalog import Variant
@@ -61,6 +63,7 @@ class LoadedModel:
     notes: tuple[str, ...]
     pipes: Mapping[Mode, Any] = field(repr=False)
     forms: Mapping[Mode, CallForm] = field(repr=False)
+    prompts: PromptCache = field(repr=False)
     _schedulers: dict[tuple[Mode, str | None], Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -71,6 +74,10 @@ class LoadedModel:
         if not self.device.startswith("cuda"):
             return "cpu"
         return str(torch.cuda.get_device_name()).replace(" ", "-").removeprefix("NVIDIA-")
+
+    @property
+    def prompt_counts(self) -> PromptCounts:
+        return self.prompts.counts
 
     def render(
         self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
@@ -122,7 +129,11 @@ class LoadedModel:
         failure: RushesError | None = None
         try:
             check()
-            with _watched(pipe, on_step, check), torch.random.fork_rng(devices=self._random_devices()):
+            with (
+                self.prompts.attached(pipe),
+                _watched(pipe, on_step, check),
+                torch.random.fork_rng(devices=self._random_devices()),
+            ):
                 torch.manual_seed(batch.tasks[0].seed)
                 frames = pipe(**call).frames
             unwanted = cancelled()

@@ -11,12 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.components import CHECKPOINT_FILES, index_of, is_hotshot, left_out, ready
+from models.conditions import check_weights
 from models.families import call_form, check_modes
 from models.loaded import LoadedModel
+from models.prompt_cache import MEMORY_BYTES, EmbeddingStore, prompt_cache
 from models.schedulers import swapped
 from models.speed import apply_speed
-from models.weights import Weights, WeightsStore, explain, find_weights
+from models.weights import Weights, WeightsStore, explain, find_weights, local_path
 from schemas.catalog import Adapter, Variant
+from schemas.config import read_config
 from schemas.errors import RushesError, TransientError, VariantLoadError
 from schemas.request import Mode
 
@@ -30,11 +34,14 @@ def load(
     device: str | None = None,
     cache: Path | None = None,
     store: WeightsStore | None = None,
+    prompt_bytes: int = MEMORY_BYTES,
+    embeddings: EmbeddingStore | None = None,
 ) -> LoadedModel:
     """Load `variant` for `modes` (all of its own by default) onto `device` (`cuda` if there is one, else `cpu`).
 
-    `store` fetches `s3://` weights; `cache` is the node's folder for them. Raises VariantLoadError, naming the
-    variant, the setting and the choices; transient errors of the store pass through.
+    `store` fetches `s3://` weights; `cache` is the node's folder for them. Embeddings of texts are kept, up to
+    `prompt_bytes`; those of large encoders also in `embeddings`, for other processes. Raises VariantLoadError, naming
+    the variant, the setting and the choices; transient errors of the store pass through.
     """
     started = time.perf_counter()
     wanted = tuple(modes or variant.modes)
@@ -42,7 +49,7 @@ def load(
     if absent:
         raise _wrong(variant, f"does not render {absent[0]}", (mode.value for mode in variant.modes))
     try:
-        return _load(variant, wanted, device, cache, store, started)
+        return _load(variant, wanted, device, cache, store, started, prompt_bytes, embeddings)
     except TransientError:
         raise
     except VariantLoadError as error:
@@ -61,10 +68,12 @@ def _load(
     cache: Path | None,
     store: WeightsStore | None,
     started: float,
+    prompt_bytes: int,
+    embeddings: EmbeddingStore | None,
 ) -> LoadedModel:
     import torch
 
-    _quieten()
+    quieten()
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if chosen.startswith("cuda") and not torch.cuda.is_available():
         raise _wrong(variant, f"device {chosen!r}: this machine has no CUDA device", ("cpu",))
@@ -77,7 +86,8 @@ def _load(
         return find_weights(source, revision, cache=cache, store=store, download=_hub(variant, patterns))
 
     notes: list[str] = []
-    weights = weights_of(variant.weights, variant.revision)
+    motion = None if variant.motion_adapter is None else weights_of(variant.motion_adapter, None)
+    weights = ready(weights_of(variant.weights, variant.revision), cache or read_config().cache_dir, motion)
     dtype = _dtype(variant.dtype, chosen, notes)
     first = classes[modes[0]]
     pipe = first.from_pretrained(
@@ -86,13 +96,15 @@ def _load(
         variant=variant.weight_variant,
         use_safetensors=True,
         local_files_only=True,
-        **_motion_adapter(variant, dtype, weights_of),
+        **left_out(first, weights.folder) | motion_adapter(motion, dtype),
     )
     _add_loras(variant, pipe, weights_of)
     if variant.scheduler is not None or variant.scheduler_options:
         pipe.scheduler = swapped(variant, pipe.scheduler, variant.scheduler, variant.scheduler_options)
     notes.extend(apply_speed(variant, pipe, chosen))
     pipes = {mode: pipe if cls is first else _sibling(cls, pipe) for mode, cls in classes.items()}
+    for mode, own in pipes.items():
+        check_weights(variant, mode, own)
     for note in notes:
         log.info("variant %s: %s", variant.name, note)
     return LoadedModel(
@@ -103,10 +115,11 @@ def _load(
         notes=tuple(dict.fromkeys(notes)),
         pipes=pipes,
         forms=forms,
+        prompts=prompt_cache(variant, weights.revision, chosen, memory_bytes=prompt_bytes, store=embeddings),
     )
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep progress bars and advice about optional packages out of the logs of a hundred actors."""
     from transformers.utils import logging as transformers_logging
 
@@ -162,13 +175,13 @@ def _dtype(name: str, device: str, notes: list[str]) -> Any:
     return getattr(torch, name)
 
 
-def _motion_adapter(variant: Variant, dtype: Any, weights_of: Callable[[str, str | None], Weights]) -> dict[str, Any]:
-    if variant.motion_adapter is None:
+def motion_adapter(motion: Weights | None, dtype: Any) -> dict[str, Any]:
+    """AnimateDiff's motion modules as an argument of `from_pretrained`; none where they are in the UNet already."""
+    if motion is None or is_hotshot(index_of(motion.folder)):
         return {}
     import diffusers
 
-    folder = weights_of(variant.motion_adapter, None).folder
-    adapter = diffusers.MotionAdapter.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
+    adapter = diffusers.MotionAdapter.from_pretrained(str(motion.folder), dtype=dtype, use_safetensors=True)
     return {"motion_adapter": adapter}
 
 
@@ -193,7 +206,7 @@ def _add_loras(variant: Variant, pipe: Any, weights_of: Callable[[str, str | Non
 def _lora_file(
     variant: Variant, lora: Adapter, weights_of: Callable[[str, str | None, Sequence[str]], Weights]
 ) -> tuple[Path, str]:
-    path = Path(lora.source).expanduser()
+    path = local_path(lora.source)
     if path.suffix == ".safetensors" and path.is_file():
         return path.parent, path.name
     folder = weights_of(lora.source, lora.revision, (lora.weight_file or "*.safetensors",)).folder
@@ -213,6 +226,11 @@ def _hub(variant: Variant, patterns: Sequence[str] | None) -> Callable[[str, str
         from huggingface_hub import snapshot_download
 
         if hub_id == variant.weights and patterns is None:
+            index = diffusers.DiffusionPipeline.load_config(hub_id, revision=revision)
+            if is_hotshot(index):
+                # Named after a package that nobody has; `ready` converts it.
+                wanted = [f"*/{pattern}" for pattern in CHECKPOINT_FILES] + ["model_index.json"]
+                return str(snapshot_download(hub_id, revision=revision, allow_patterns=wanted))
             return str(
                 diffusers.DiffusionPipeline.download(
                     hub_id, revision=revision, variant=variant.weight_variant, use_safetensors=True

@@ -10,6 +10,7 @@ from PIL import Image
 
 from schemas.catalog import Variant
 from schemas.errors import PermanentError
+from schemas.moderation import Moderation
 from schemas.task import RenderBatch
 
 # One clip: (frames, height, width, 3), red green blue, 0…255.
@@ -22,12 +23,37 @@ OnStep = Callable[[int, int], None]
 Cancelled = Callable[[], frozenset[str]]
 
 
+# One input: an image, or a video as long as the clip.
+Pictures = Image.Image | tuple[Image.Image, ...]
+
+
 @dataclass(frozen=True)
 class TaskMedia:
-    """What one task brings beside its prompt, already in the shape of the clip."""
+    """What one task brings beside its prompt: an entry for each of its group's conditions, in their order."""
 
-    image: Image.Image | None = None
-    video: tuple[Image.Image, ...] | None = field(default=None, repr=False)
+    inputs: tuple[Pictures, ...] = field(default=(), repr=False)
+    # The files that they came in, as the clip's credentials tell of them.
+    ingredients: tuple[bytes, ...] = field(default=(), repr=False)
+    # What was found of it that is not refused.
+    moderation: Moderation = field(default_factory=Moderation)
+
+
+@dataclass(frozen=True)
+class PromptCounts:
+    """Texts that were encoded, and that were taken from memory or the store instead."""
+
+    encoded: int = 0
+    from_memory: int = 0
+    from_store: int = 0
+
+    @property
+    def reused(self) -> int:
+        return self.from_memory + self.from_store
+
+    def __sub__(self, other: "PromptCounts") -> "PromptCounts":
+        return PromptCounts(
+            self.encoded - other.encoded, self.from_memory - other.from_memory, self.from_store - other.from_store
+        )
 
 
 def nobody_cancelled() -> frozenset[str]:
@@ -55,6 +81,11 @@ class Model(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """Where the machine forced something other than the catalog says, in sentences."""
+        ...
+
+    @property
+    def prompt_counts(self) -> PromptCounts:
+        """So far. May be asked while it renders."""
         ...
 
     def render(
@@ -89,6 +120,10 @@ class WrappedModel:
     @property
     def notes(self) -> tuple[str, ...]:
         return self.inner.notes
+
+    @property
+    def prompt_counts(self) -> PromptCounts:
+        return self.inner.prompt_counts
 
     def render(
         self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled

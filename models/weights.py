@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from schemas.catalog import Variant
 from schemas.config import read_config
 from schemas.errors import RushesError, VariantLoadError
 
@@ -28,6 +29,7 @@ _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # Contents of files up to this size decide a folder's revision; larger ones by size and both ends.
 _HASHED_WHOLE_BYTES = 4 << 20
+_TRANSFORMERS_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def find_weights(
         if store is None:
             raise VariantLoadError(f"weights {source}: no object store was given to fetch them with")
         return _fetched(source, revision, cache or read_config().cache_dir, store)
-    folder = Path(source).expanduser()
-    if source.startswith(("/", "./", "../", "~")) or folder.is_dir():
+    folder = local_path(source)
+    if is_local(source):
         if not folder.is_dir():
             raise VariantLoadError(f"weights {source}: no such folder on this machine")
         check_safe(folder)
@@ -97,6 +99,35 @@ def find_weights(
     return Weights(snapshot, snapshot.name if re.fullmatch(r"[0-9a-f]{40}", snapshot.name) else revision or "")
 
 
+def is_local(source: str) -> bool:
+    """Whether a source is a folder or file of this machine, by its name."""
+    return source.startswith(("/", "./", "../", "~"))
+
+
+def local_path(source: str) -> Path:
+    """Of a local source; where nobody has the home folder that it names, a path that is not there."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:
+        return Path(source)
+
+
+def missing(variant: Variant) -> str | None:
+    """Which folder or file of this machine a variant names that is not there; None where all are."""
+    named = {"weights": variant.weights, "motion_adapter": variant.motion_adapter or ""}
+    named |= {f"loras[{index}].source": lora.source for index, lora in enumerate(variant.loras)}
+    for field, source in named.items():
+        if source.startswith("embedded:"):
+            path = EMBEDDED / source.removeprefix("embedded:")
+        elif is_local(source):
+            path = local_path(source)
+        else:
+            continue
+        if not path.exists():
+            return f"{field}: {source}: not there"
+    return None
+
+
 def check_safe(folder: Path) -> None:
     """Refuse folders that hold code, or a component whose weights are only pickles.
 
@@ -111,6 +142,13 @@ def check_safe(folder: Path) -> None:
                 f"weights {folder}: {inside} is a pickle, which can run code when it is read, "
                 "and there are no safetensors beside it; convert it with diffusers' save_pretrained"
             )
+
+
+def download_transformers(hub_id: str, revision: str | None) -> str:
+    """A model of transformers from the hub with what prepares its inputs: safetensors, no code. Its folder."""
+    from huggingface_hub import snapshot_download
+
+    return str(snapshot_download(hub_id, revision=revision, allow_patterns=list(_TRANSFORMERS_FILES)))
 
 
 def folder_revision(folder: Path) -> str:

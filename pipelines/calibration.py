@@ -1,6 +1,6 @@
 """Measured costs beside the catalog: files in the node's cache, used wherever a catalog is opened. `rushes calibrate`
-keeps one a variant; every run that rendered adds what its calls took to a history of all (`cluster.calibration`). Both
-belong to what was measured: change the variant's weights or speed settings and they are ignored."""
+keeps one a variant; every run that rendered adds what its calls took to a history of all (`cluster.cost.calibration`).
+Both belong to what was measured: change the variant's weights or speed settings and they are ignored."""
 
 import os
 from collections import defaultdict
@@ -10,8 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cluster.calibration import CalibrationState, Calibrator
-from cluster.fit import Measured
+from cluster.cost.calibration import Calibrator
+from cluster.cost.fit import Measured
+from cluster.cost.model import call_shape
+from cluster.cost.service_times_state import ServiceTimesState
 from schemas.catalog import BatchPoint, Catalog, CostProfile, Variant
 from schemas.clip import Status
 from schemas.run import GroupQuote
@@ -49,8 +51,8 @@ def learnt(catalog: Catalog, cache: Path) -> Catalog:
     variants = dict(catalog.variants)
     history = Calibrator(variants.values(), _history(cache))
     seen: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for call in history.state.calls:
-        seen[call.variant][call.accelerator] += len(call.seconds)
+    for call in history.times.seen():
+        seen[call.key.variant][call.key.accelerator] += call.calls
     for name, places in seen.items():
         # A profile is of one accelerator and scaled to the others: take the one that most is known of.
         cost, curve = history.profile(name, max(sorted(places), key=lambda where: places[where]))
@@ -82,7 +84,7 @@ def learn(cache: Path, catalog: Catalog, accelerator: str, groups: Sequence[Grou
         batch = max(1, round(quote.tasks / quote.batches))
         where = accelerator if variant.needs.gpus else "cpu"
         for share_s in shares_s[:: max(1, len(shares_s) // _SAMPLES)][:_SAMPLES]:
-            call = Measured(group.shape, group.steps, group.guidance, batch, share_s * batch)
+            call = Measured(call_shape(variant, group), group.steps, group.guidance, batch, share_s * batch)
             history.observe(variant.name, where, call)
     path = _history_path(cache)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,11 +93,11 @@ def learn(cache: Path, catalog: Catalog, accelerator: str, groups: Sequence[Grou
     fresh.replace(path)
 
 
-def _history(cache: Path) -> CalibrationState:
+def _history(cache: Path) -> ServiceTimesState | None:
     try:
-        return CalibrationState.model_validate_json(_history_path(cache).read_text())
+        return ServiceTimesState.model_validate_json(_history_path(cache).read_text())
     except (OSError, ValidationError):
-        return CalibrationState()
+        return None
 
 
 def _history_path(cache: Path) -> Path:

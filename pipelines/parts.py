@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipelines.plan import Planned
 from storage.batch_parts import TASK_TYPE
+from storage.tables import findings_json
 
 ROW_SCHEMA = pa.schema(
     [
@@ -29,9 +30,12 @@ ROW_SCHEMA = pa.schema(
         ("fps", pa.float64()),
         ("seed", pa.int64()),
         ("prompt", pa.string()),
+        ("inputs", pa.string()),
         ("quoted_gpu_s", pa.float64()),
         ("quoted_usd", pa.float64()),
         ("reject", pa.string()),
+        ("reject_code", pa.string()),
+        ("text_moderation", pa.string()),
         ("metadata", pa.string()),
     ]
 )
@@ -49,8 +53,7 @@ def task_array(planned: Planned, members: npt.NDArray[np.int64]) -> pa.StructArr
             taken(planned.column("prompt"), pa.string(), ""),
             taken(planned.column("negative_prompt"), pa.string(), ""),
             taken(planned.seeds, pa.int64()),
-            taken(planned.images, pa.string()),
-            taken(planned.videos, pa.string()),
+            taken(planned.media, pa.list_(pa.string())),
         ],
         fields=list(TASK_TYPE),
     )
@@ -68,9 +71,11 @@ def row_table(planned: Planned, quotes: Sequence[tuple[float, float]]) -> pa.Tab
 
     groups = planned.groups
     rejected = {r.position: json.dumps([str(i) for i in r.issues], ensure_ascii=False) for r in planned.rejects}
-    metadata = [
-        None if m is None else json.dumps(m, default=str, ensure_ascii=False) for m in planned.column("metadata")
-    ]
+    codes = {
+        r.position: planned.moderation[r.position].code
+        for r in planned.rejects
+        if any(issue.code == planned.moderation[r.position].code for issue in r.issues)
+    }
     table = pa.table(
         [
             pa.array(planned.fingerprints, type=pa.string()),
@@ -86,15 +91,26 @@ def row_table(planned: Planned, quotes: Sequence[tuple[float, float]]) -> pa.Tab
             by_group([g.fps for g in groups], pa.float64()),
             pa.array([None if s < 0 else s for s in planned.seeds], type=pa.int64()),
             pa.array([p if isinstance(p, str) else None for p in planned.column("prompt")], type=pa.string()),
+            pa.array([_told_inputs(planned, i) for i in range(count)], type=pa.string()),
             by_group([q[0] for q in quotes], pa.float64()),
             by_group([q[1] for q in quotes], pa.float64()),
             pa.array([rejected.get(i) for i in range(count)], type=pa.string()),
-            pa.array(metadata, type=pa.string()),
+            pa.array([codes.get(i) for i in range(count)], type=pa.string()),
+            pa.array([findings_json(found) for found in planned.moderation], type=pa.string()),
+            pa.array(planned.metadata, type=pa.string()),
         ],
         schema=ROW_SCHEMA,
     )
     return table.sort_by([("fingerprint", "ascending"), ("row", "ascending")])
 
 
-def _json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, default=str, ensure_ascii=False)
+def _told_inputs(planned: Planned, position: int) -> str | None:
+    """A row's inputs as JSON, each with what stands for its content: addresses may be as long as the media."""
+    if not planned.identities[position]:
+        return None
+    conditions = planned.groups[planned.group_of[position]].conditions
+    told = [
+        {**condition.model_dump(mode="json", exclude_none=True), "content": identity}
+        for condition, identity in zip(conditions, planned.identities[position], strict=True)
+    ]
+    return json.dumps(told, ensure_ascii=False)

@@ -5,24 +5,28 @@ combination of settings only once, since a manifest of a million rows has few of
 a `ChunkPlan`: counts per group, never rows.
 """
 
-import json
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
-from pipelines.read import Rows
+from pipelines.content import clean_content, metadata_json, row_inputs, shown
+from pipelines.row_media import RowMedia
+from pipelines.rows import Rows
+from pipelines.variant_content import mixed
 from schemas.catalog import Catalog
 from schemas.clip import ClipFormat
 from schemas.errors import InvalidRequestError, Issue
+from schemas.inputs import GivenInput, InputSpec
+from schemas.moderation import Moderation
 from schemas.request import CONTENT_FIELDS, MAX_PROMPT_CHARS, MAX_SEED, SETTINGS_FIELDS, Mode, Settings
 from schemas.resolve import Rank, resolve
 from schemas.task import Group, derived_seed
 
-_WHOLE = re.compile(r"^\s*[+-]?\d+(\.0*)?\s*$")
-_MEDIA = re.compile(r"^(https://|s3://|file://|data:|/|\.{0,2}/?[^:]+$)")
+_LOST = "\ufffd"
+_FAST_ID_CHARS = 512
+_NOTHING = Moderation()
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,11 @@ class Planned:
     group_of: list[int] = field(default_factory=list)
     fingerprints: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
-    images: list[str | None] = field(default_factory=list)
-    videos: list[str | None] = field(default_factory=list)
+    media: list[tuple[str, ...]] = field(default_factory=list)
+    identities: list[tuple[str, ...]] = field(default_factory=list)
     priorities: list[int] = field(default_factory=list)
+    metadata: list[str | None] = field(default_factory=list)
+    moderation: list[Moderation] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
 
@@ -69,6 +75,11 @@ class PlanRules:
     variant: str | None = None
     snap: bool = False
     clip_format: ClipFormat = ClipFormat.MP4
+    media: RowMedia = field(default_factory=RowMedia)
+    content: Callable[[str], str] | None = None
+    max_batch: int | None = None
+    # Of prompts: one entry each, in order. None: they are not moderated.
+    moderate: Callable[[Sequence[str]], list[Moderation]] | None = None
 
 
 def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
@@ -89,22 +100,30 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
     broken: dict[int, list[Issue]] = {}
     for position, path, reason in rows.broken:
         broken.setdefault(position, []).append(Issue(path, reason, "unreadable"))
+    rules.media.prefetch(_addresses(rows))
+    strengths = settings_columns[SETTINGS_FIELDS.index("strength")]
     content = zip(
         *(take(name) or none for name in CONTENT_FIELDS),
         strict=True,
     )
+    moderated = _moderated(take("prompt") or none, rules)
     for position, (values, row) in enumerate(zip(zip(*settings_columns, strict=True), content, strict=True)):
-        row_id, prompt, negative, seed, image, video, priority, _ = row
+        row_id, prompt, negative, seed, inputs, image, video, priority, metadata = row
         line = rows.lines[position]
-        shown_id = None if row_id is None else str(row_id)
+        shown_id = row_id if row_id is None or isinstance(row_id, str) else shown(row_id)
         if position in broken:
+            planned.moderation.append(_NOTHING)
             _reject(planned, position, line, shown_id, tuple(broken[position]))
             continue
-        key = (*values, image is not None, video is not None)
+        given: tuple[GivenInput, ...] = ()
+        wrong_inputs: tuple[Issue, ...] = ()
+        if inputs is not None or image is not None or video is not None:
+            given, wrong_inputs = row_inputs(inputs, image, video, strengths[position])
+        key = (*values, *(one.spec for one in given))
         try:
-            group_index, issues = known[key]
+            group_index, issues = known[key] if not wrong_inputs else (-1, wrong_inputs)
         except KeyError:
-            group_index, issues = _resolve_once(values, image is not None, video is not None, rules, planned, index_of)
+            group_index, issues = _resolve_once(values, tuple(one.spec for one in given), rules, planned, index_of)
             known[key] = group_index, issues
         except TypeError:  # an unhashable value: a list or an object where a scalar belongs
             group_index, issues = -1, _wrong_settings(values)
@@ -113,32 +132,55 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
             and (negative is None or type(negative) is str)
             and (seed is None or (type(seed) is int and 0 <= seed <= MAX_SEED))
             and (row_id is None or (type(row_id) is str and row_id))
-            and image is None
-            and video is None
+            and not given
             and priority is None
             and len(prompt) <= MAX_PROMPT_CHARS
             and not prompt.isspace()
             and prompt
+            and _LOST not in prompt
+            and (negative is None or (len(negative) <= MAX_PROMPT_CHARS and _LOST not in negative))
+            and (row_id is None or len(row_id) <= _FAST_ID_CHARS)
         ):
             # The slow path: media, odd types, or something wrong.
-            row, wrong = _clean_content(row, rows.uri, planned.groups[group_index].mode if group_index >= 0 else None)
-            row_id, prompt, negative, seed, image, video, priority, _ = row
+            mode = planned.groups[group_index].mode if group_index >= 0 else None
+            own, wrong = clean_content(row, given, rows.uri, mode, rules.media)
+            row_id, prompt, negative, seed, priority = own.id, own.prompt, own.negative_prompt, own.seed, own.priority
+            media, identities = own.media, own.identities
             issues = (*issues, *wrong)
+        else:
+            media = identities = ()
+        if metadata is not None and not issues:
+            try:
+                metadata = metadata_json(metadata)
+            except ValueError as error:
+                issues = (Issue("metadata", str(error), "type"),)
+        found = moderated[position] if moderated else _NOTHING
+        if not issues and (refusal := found.refusal) is not None:
+            issues = (Issue("prompt", f"refused by moderation: {refusal}", found.code),)
+        planned.moderation.append(found)
         if issues:
             _reject(planned, position, line, shown_id, issues)
             continue
         negative = negative or ""
         group = planned.groups[group_index]
         if seed is None:
-            seed = derived_seed(row_id, prompt, negative, image, video)
+            seed = derived_seed(row_id, prompt, negative, identities)
         planned.ids.append(row_id if row_id is not None else f"{line:07d}")
         planned.group_of.append(group_index)
         planned.seeds.append(seed)
-        planned.images.append(image)
-        planned.videos.append(video)
+        planned.media.append(media)
+        planned.identities.append(identities)
         planned.priorities.append(priority or 0)
-        planned.fingerprints.append(group.fingerprint(prompt, negative, seed, image, video))
+        planned.metadata.append(metadata)
+        planned.fingerprints.append(group.fingerprint(prompt, negative, seed, identities))
     return planned
+
+
+def _moderated(prompts: Sequence[Any], rules: PlanRules) -> list[Moderation]:
+    """Of each row's prompt; empty where nothing is moderated. What is no text, or too long, is rejected anyway."""
+    if rules.moderate is None:
+        return []
+    return rules.moderate([p if isinstance(p, str) and len(p) <= MAX_PROMPT_CHARS else "" for p in prompts])
 
 
 def cut_batches(count: int, size: int) -> list[tuple[int, int]]:
@@ -158,8 +200,7 @@ def cut_batches(count: int, size: int) -> list[tuple[int, int]]:
 
 def _resolve_once(
     values: tuple[Any, ...],
-    has_image: bool,
-    has_video: bool,
+    inputs: tuple[InputSpec, ...],
     rules: PlanRules,
     planned: Planned,
     index_of: dict[str, int],
@@ -169,8 +210,7 @@ def _resolve_once(
         group = resolve(
             Settings.model_validate(given),
             rules.catalog,
-            has_image=has_image,
-            has_video=has_video,
+            inputs=inputs,
             rank=rules.rank,
             may_run=rules.may_run,
             snap=rules.snap,
@@ -180,15 +220,27 @@ def _resolve_once(
         return -1, tuple(_pydantic_issue(e) for e in error.errors())
     except InvalidRequestError as error:
         return -1, error.issues
+    if rules.content is not None:
+        digest = mixed(group.variant_digest, rules.content(group.variant))
+        group = group.model_copy(update={"variant_digest": digest})
     index = index_of.setdefault(group.key + group.variant, len(planned.groups))
     if index == len(planned.groups):
         planned.groups.append(group)
     return index, ()
 
 
+def _addresses(rows: Rows) -> Iterator[Any]:
+    for name in ("image", "video"):
+        yield from rows.columns.get(name) or ()
+    for inputs in rows.columns.get("inputs") or ():
+        for one in inputs if isinstance(inputs, list) else ():
+            if isinstance(one, dict):
+                yield from (one.get("image"), one.get("video"))
+
+
 def _wrong_settings(values: tuple[Any, ...]) -> tuple[Issue, ...]:
     return tuple(
-        Issue(name, f"{json.dumps(value, default=str)[:80]} is no scalar", "type")
+        Issue(name, f"{shown(value, 80)} is no scalar", "type")
         for name, value in zip(SETTINGS_FIELDS, values, strict=True)
         if isinstance(value, list | dict)
     )
@@ -196,65 +248,20 @@ def _wrong_settings(values: tuple[Any, ...]) -> tuple[Issue, ...]:
 
 def _pydantic_issue(error: Any) -> Issue:
     path = ".".join(map(str, error["loc"]))
-    message = error["msg"].removeprefix("Value error, ")
+    message = _range(path) if error["type"].startswith(("greater_than", "less_than")) else error["msg"]
+    message = message.removeprefix("Value error, ")
     choices = tuple(m.value for m in Mode) if path == "mode" else ()
-    got = f" (got {error['input']!r:.80})" if path else ""
-    return Issue(path, message + got if not choices else f"unknown mode {error['input']!r:.80}", error["type"], choices)
+    value = shown(error["input"], 80)
+    got = f" (got {value})" if path else ""
+    return Issue(path, message + got if not choices else f"unknown mode {value}", error["type"], choices)
 
 
-def _clean_content(row: tuple[Any, ...], manifest: str, mode: Mode | None) -> tuple[tuple[Any, ...], tuple[Issue, ...]]:
-    """The row's content with its types made right, and what is wrong with it."""
-    row_id, prompt, negative, seed, image, video, priority, metadata = row
-    found: list[Issue] = []
-    if isinstance(row_id, int) and not isinstance(row_id, bool):
-        row_id = str(row_id)
-    elif row_id is not None and (not isinstance(row_id, str) or not row_id or len(row_id) > 512):
-        found.append(Issue("id", f"must be a text of 1 to 512 characters (got {row_id!r:.60})", "type"))
-    texts = {}
-    for name, text in (("prompt", prompt), ("negative_prompt", negative)):
-        if text is not None and not isinstance(text, str):
-            found.append(Issue(name, f"must be a text (got {text!r:.60})", "type"))
-        elif text is not None and len(text) > MAX_PROMPT_CHARS:
-            found.append(Issue(name, f"{len(text)} characters, at most {MAX_PROMPT_CHARS}", "too_long"))
-        texts[name] = text if isinstance(text, str) else ""
-    if (
-        not texts["prompt"].strip()
-        and mode in (None, Mode.TEXT_TO_VIDEO)
-        and not any(i.path == "prompt" for i in found)
-    ):
-        found.append(Issue("prompt", "text_to_video needs a prompt", "missing"))
-    seed = _whole(seed, "seed", 0, MAX_SEED, found)
-    priority = _whole(priority, "priority", -100, 100, found)
-    for name, media in (("image", image), ("video", video)):
-        if media is not None and not (isinstance(media, str) and _MEDIA.match(media)):
-            found.append(
-                Issue(name, f"{media!r:.80} is no media address", "media", ("https://…", "s3://…", "data:…", "a path"))
-            )
-    image, video = _beside(image, manifest), _beside(video, manifest)
-    return (row_id, texts["prompt"], texts["negative_prompt"], seed, image, video, priority, metadata), tuple(found)
-
-
-def _beside(media: Any, manifest: str) -> Any:
-    """A relative media path, taken from the manifest's own folder."""
-    if not isinstance(media, str) or re.match(r"^([a-z0-9+.-]+:|/)", media):
-        return media
-    return f"{manifest.rsplit('/', 1)[0]}/{media.removeprefix('./')}"
-
-
-def _whole(value: Any, name: str, least: int, most: int, found: list[Issue]) -> int | None:
-    if value is None:
-        return None
-    number: int | None = None
-    if isinstance(value, int) and not isinstance(value, bool):
-        number = value
-    elif isinstance(value, float) and value.is_integer():
-        number = int(value)  # CSV and pandas turn a column with gaps into floats
-    elif isinstance(value, str) and _WHOLE.match(value):
-        number = int(float(value)) if "." in value else int(value)
-    if number is None or not least <= number <= most:
-        found.append(Issue(name, f"must be a whole number from {least} to {most} (got {value!r:.60})", "range"))
-        return None
-    return number
+def _range(name: str) -> str:
+    """What a setting's numbers may be."""
+    bounds = Settings.model_fields[name].metadata
+    least = next((f"from {b.ge:g}" for b in bounds if hasattr(b, "ge")), "above 0")
+    most = next((b.le for b in bounds if hasattr(b, "le")), None)
+    return f"must be {least} to {most:,g}" if least.startswith("from") else f"must be {least}, at most {most:,g}"
 
 
 def _reject(planned: Planned, position: int, line: int, row_id: str | None, issues: tuple[Issue, ...]) -> None:
@@ -262,7 +269,16 @@ def _reject(planned: Planned, position: int, line: int, row_id: str | None, issu
     planned.ids.append(row_id if row_id is not None else f"{line:07d}")
     planned.group_of.append(-1)
     planned.seeds.append(-1)
-    planned.images.append(None)
-    planned.videos.append(None)
+    planned.media.append(())
+    planned.identities.append(())
     planned.priorities.append(0)
+    planned.metadata.append(_metadata_or_none(planned, position))
     planned.fingerprints.append("")
+
+
+def _metadata_or_none(planned: Planned, position: int) -> str | None:
+    metadata = planned.column("metadata")[position]
+    try:
+        return None if metadata is None else metadata_json(metadata)
+    except ValueError:
+        return None

@@ -1,24 +1,34 @@
 """Planning as a stage of Ray Data: what `plan.py` makes of a chunk goes to the store, its counts to the driver."""
 
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
 import numpy as np
-import ray
 
-from cluster.cost import Load, best_batch, predict
-from pipelines.index import DONE, DUPLICATE, NEW, pack
+from cluster.cost.model import Load, best_batch, call_shape, predict
+from cluster.cost.quote import quote
+from pipelines.chunk import Chunk
+from pipelines.index import DONE, DUPLICATE, NEW, REPLACE, pack
 from pipelines.parts import row_table, task_array
 from pipelines.plan import Planned, PlanRules, cut_batches, plan_rows
-from pipelines.read import Chunk, read_chunk
+from pipelines.read import read_chunk
 from pipelines.rejects import write_rejects
+from pipelines.rows import most_unknown
 from schemas.catalog import Variant
+from schemas.clip import Record, Status
+from schemas.run import RunOptions
 from schemas.task import Group
 from storage import keys
 from storage.batch_parts import BatchPartWriter
+from storage.clip_digests import differing
+from storage.ledger import Ledger
 from storage.store import ObjectStore, open_store
 from storage.tables import write_table
 
+_WORD = re.compile(r"\w+")
 # Behind every price that there is.
 _FREE_RANK = 1e12
 
@@ -58,20 +68,45 @@ class ChunkPlan:
     rejected: int
     groups: tuple[GroupCount, ...]
     rejected_sample: tuple[str, ...]
+    blank: int = 0
+    lost: int = 0
+    wordless: tuple[tuple[str, int], ...] = ()
+    unknown: tuple[tuple[str, int], ...] = ()
+
+
+class Index(Protocol):
+    """What the stage asks of what all planners share (`pipelines.index_source`), here or in another process."""
+
+    def claim(self, chunk: int, fingerprints: Any) -> Any: ...
+    def recorded(self, fingerprints: Any) -> Any: ...
+    def sha256(self, fingerprints: Any) -> list[str]: ...
+    def revoke(self, chunk: int, fingerprints: Any) -> None: ...
+    def content(self, variant: str) -> str: ...
 
 
 class PlanStage:
-    """Ray Data's face of planning: a chunk becomes a `ChunkPlan`, its batches and rows go to the store."""
+    """Ray Data's face of planning: a chunk becomes a `ChunkPlan`, its batches and rows go to the store.
+
+    With `options.verify` the clips of tasks that are done are read and hashed.
+    """
 
     def __init__(
-        self, rules: PlanRules, accelerator: str, device: str, out: str | None, run_id: str, index: Any
+        self,
+        rules: PlanRules,
+        accelerator: str,
+        device: str,
+        out: str | None,
+        options: RunOptions,
+        plan_id: str,
+        index: Index,
     ) -> None:
-        self._rules = rules
+        self._rules = replace(rules, content=index.content)
         self._accelerator = accelerator
         self._device = device
         self._out = out
-        self._run_id = run_id
+        self._run_id, self._plan_id = options.run_id, plan_id
         self._index = index
+        self._verify = options.verify
 
     def __call__(self, item: tuple[Chunk, int | None]) -> ChunkPlan:
         """Plan the first rows of a chunk, or all when there is no limit."""
@@ -81,14 +116,22 @@ class PlanStage:
             rows.cut(limit)
         planned = plan_rows(rows, self._rules)
         accepted = np.flatnonzero(np.asarray(planned.group_of, dtype=np.int64) >= 0)
-        verdict = np.zeros(len(accepted), dtype=np.uint8)
-        if len(accepted):
-            packed = pack([planned.fingerprints[i] for i in accepted])
-            verdict = ray.get(self._index.claim.remote(chunk.index, packed))
+        packed = pack([planned.fingerprints[i] for i in accepted])
+        verdict = self._index.claim(chunk.index, packed)
         store = open_store(self._out) if self._out is not None else None
-        counts, quotes = self._write_batches(chunk, planned, accepted[verdict == NEW], store)
+        if self._verify and store is not None:
+            clips = {planned.fingerprints[i]: self._clip(planned, i) for i in accepted[verdict == DONE]}
+            wrong = self._wrong(store, clips)
+            if wrong:
+                self._index.revoke(chunk.index, pack(wrong))
+                verdict = self._index.claim(chunk.index, packed)
+        lost = 0
+        if (replaced := accepted[verdict == REPLACE]).size:
+            lost = self._replace(store, planned, replaced)
+        fresh = accepted[(verdict == NEW) | (verdict == REPLACE)]
+        counts, quotes = self._write_batches(chunk, planned, fresh, store)
         if store is not None:
-            name = keys.plan(self._run_id, f"rows-{chunk.index:05d}.parquet")
+            name = keys.plan(self._plan_id, f"rows-{chunk.index:05d}.parquet")
             write_table(store, name, row_table(planned, quotes))
             write_rejects(store, self._run_id, chunk.index, planned)
         return ChunkPlan(
@@ -99,7 +142,67 @@ class PlanStage:
             rejected=len(planned.rejects),
             groups=tuple(counts),
             rejected_sample=tuple(r.said(rows.uri) for r in planned.rejects[:5]),
+            blank=rows.blank,
+            lost=lost,
+            wordless=self._wordless(planned, fresh),
+            unknown=most_unknown(rows.unknown),
         )
+
+    def _wordless(self, planned: Planned, fresh: Any) -> tuple[tuple[str, int], ...]:
+        """By variant, how many new tasks have a prompt with none of the words that the variant knows."""
+        words = {group.variant: frozenset(self._rules.catalog[group.variant].words) for group in planned.groups}
+        if not any(words.values()):
+            return ()
+        counts: Counter[str] = Counter()
+        prompts = planned.column("prompt")
+        for position in fresh:
+            variant = self._group(planned, position).variant
+            prompt = prompts[position]
+            if words[variant] and prompt and words[variant].isdisjoint(_WORD.findall(prompt.lower())):
+                counts[variant] += 1
+        return tuple(counts.items())
+
+    def _wrong(self, store: ObjectStore, clips: dict[str, str]) -> list[str]:
+        """The tasks whose clip is not what the ledger recorded."""
+        recorded = self._index.sha256(pack(clips))
+        wanted = {clips[task]: digest for task, digest in zip(clips, recorded, strict=True) if digest}
+        bad = differing(store, wanted)
+        return [task for task, key in clips.items() if key in bad]
+
+    def _replace(self, store: ObjectStore | None, planned: Planned, positions: Any) -> int:
+        """Make room for clips that are to be rendered though something is stored of them: what is there is not what was
+        recorded, or nobody recorded it. Returns how many had been recorded."""
+        tasks = [planned.fingerprints[i] for i in positions]
+        recorded = self._index.recorded(pack(tasks))
+        if store is None:
+            return int(np.count_nonzero(recorded))
+        posters = [keys.poster(self._group(planned, i).variant, planned.fingerprints[i]) for i in positions]
+        store.delete([*(self._clip(planned, i) for i in positions), *posters])
+        # Should rendering fail now, the ledger must not say that there is a clip.
+        revoked_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        revocations = [
+            Record(
+                fingerprint=planned.fingerprints[i],
+                status=Status.PENDING,
+                variant=self._group(planned, i).variant,
+                seed=planned.seeds[i],
+                attempts=0,
+                error_class="ClipMissing",
+                error="the clip that was recorded is not there, or is damaged",
+                finished_at=revoked_at,
+            )
+            for i, known in zip(positions, recorded, strict=True)
+            if known
+        ]
+        Ledger(store).write_many(revocations)
+        return len(revocations)
+
+    def _clip(self, planned: Planned, position: int) -> str:
+        suffix = self._rules.clip_format.suffix
+        return keys.clip(self._group(planned, position).variant, planned.fingerprints[position], suffix)
+
+    def _group(self, planned: Planned, position: int) -> Group:
+        return planned.groups[planned.group_of[position]]
 
     def _write_batches(
         self, chunk: Chunk, planned: Planned, fresh: np.ndarray[Any, Any], store: ObjectStore | None
@@ -133,17 +236,18 @@ class PlanStage:
         return counts, quotes
 
     def _part(self, chunk: Chunk, variant: str) -> str:
-        return keys.plan(self._run_id, f"batches-{chunk.index:05d}-{variant}.parquet")
+        return keys.plan(self._plan_id, f"batches-{chunk.index:05d}-{variant}.parquet")
 
     def _quote(self, group: Group, tasks: int | None) -> tuple[float, float, int]:
         """(accelerator-seconds a task, USD a task, batch size) of a group."""
         variant = self._rules.catalog[group.variant]
         accelerator = quoted_on(variant, self._accelerator, self._device)
-        size = best_batch(variant, group.shape, accelerator=accelerator, steps=group.steps, guidance=group.guidance)
-        size = min(size, tasks) if tasks else size
-        cost = predict(variant, accelerator, group.shape, group.steps, group.guidance, size, load=Load.NONE)
-        usd = cost.per_clip_s * variant.price_usd_per_gpu_hour / 3600
-        return cost.per_clip_s * self._gpus(group), usd, size
+        shape = call_shape(variant, group)
+        size = best_batch(variant, shape, accelerator=accelerator, steps=group.steps, guidance=group.guidance)
+        size = min(size, tasks or size, self._rules.max_batch or size)
+        cost = predict(variant, accelerator, shape, group.steps, group.guidance, size, load=Load.NONE)
+        said = quote(cost, variant.price_usd_per_gpu_hour, gpus=variant.needs.gpus)
+        return said.gpu_s, said.usd, size
 
     def _gpus(self, group: Group) -> float:
         return self._rules.catalog[group.variant].needs.gpus or 1.0
@@ -158,5 +262,6 @@ def rank_by_price(accelerator: str, device: str, variant: Variant, group: Group)
     """What `auto` goes by in bulk: the cheapest variant. Free ones, which are for trying things out, come after all
     that have a price, the quicker first."""
     where = quoted_on(variant, accelerator, device)
-    seconds = predict(variant, where, group.shape, group.steps, group.guidance, load=Load.NONE).per_clip_s
+    shape = call_shape(variant, group)
+    seconds = predict(variant, where, shape, group.steps, group.guidance, load=Load.NONE).per_clip_s
     return seconds * variant.price_usd_per_gpu_hour or _FREE_RANK + seconds

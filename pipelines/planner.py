@@ -2,24 +2,38 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
-import ray
-
+from actors.moderator import moderated_by, open_prompt_moderation
 from cluster.topology import Topology
-from pipelines.index import FingerprintIndex, pack
+from models.weights import missing
+from pipelines.chunk import Chunk
+from pipelines.index_source import IndexSource, LocalIndex, RemoteIndex
 from pipelines.plan import PlanRules
 from pipelines.plan_stage import ChunkPlan, PlanStage, rank_by_price
-from pipelines.read import Chunk, find_chunks
-from pipelines.run_plan import RunPlan, summed
+from pipelines.read import find_chunks
+from pipelines.row_media import RowMedia
+from pipelines.rows import FIELDS, nearest_field
+from pipelines.run_plan import RunPlan, notes_of, summed, unknown_counts
 from pipelines.streaming import streamed
 from schemas.catalog import Catalog, Variant
+from schemas.config import Config, read_config
 from schemas.errors import ConfigError
 from schemas.run import RunOptions
 from schemas.task import Group
 from storage import keys
+from storage.compaction import compact
 from storage.ledger import Ledger
 from storage.store import ObjectStore, open_store
+
+# Planned sooner than a Ray worker has started.
+_MOST_ROWS_HERE = 10_000
+
+
+def fits_here(chunks: list[Chunk]) -> bool:
+    """Whether a manifest is so small that planning it in this process is quickest."""
+    return sum(chunk.cut.rows for chunk in chunks) <= _MOST_ROWS_HERE
 
 
 def plan_run(
@@ -30,17 +44,26 @@ def plan_run(
     out: str | None,
     done_in: str | None = None,
     auto_by: Catalog | None = None,
+    config: Config | None = None,
+    attempt: str = "",
     on_progress: Callable[[int, int, int], None] = lambda chunks, of, rows: None,
+    in_process: bool = False,
+    chunks: list[Chunk] | None = None,
 ) -> RunPlan:
-    """Plan a manifest on the connected Ray cluster. What the ledger in `done_in` holds is left out; with `out` None
-    nothing is written. `auto` is chosen by the costs of `auto_by`, where `catalog`'s change from run to run.
+    """Plan a manifest on the connected Ray cluster, or `in_process` without one; its `chunks` where they are known.
+
+    What the ledger in `done_in` holds is left out; with `out` None nothing is written. `auto` is chosen by the costs of
+    `auto_by`, where `catalog`'s change from run to run.
 
     Raises ConfigError for an empty or unreadable manifest, or when a variant that rows name cannot run here.
     """
     started_s = time.perf_counter()
+    config = config or read_config()
     if options.variant is not None and options.variant != "auto" and catalog.find(options.variant) is None:
         raise ConfigError(f"--variant: unknown variant {options.variant!r}; available: {', '.join(catalog.names)}")
-    chunks = find_chunks(options.manifest, options.limit)
+    if chunks is None:
+        chunks = find_chunks(options.manifest, options.limit, encoding=options.encoding, out=options.out or None)
+    moderation = open_prompt_moderation(options.moderation, config)
     rules = PlanRules(
         catalog=catalog,
         rank=partial(_rank, auto_by or catalog, topology.accelerator, options.device),
@@ -48,24 +71,48 @@ def plan_run(
         variant=options.variant,
         snap=options.snap,
         clip_format=options.clip_format,
+        media=RowMedia(config, out),
+        max_batch=options.max_concurrent,
+        moderate=moderation,
     )
+    # One that is believed dead may still read what it planned.
+    plan_id = f"{options.run_id}-{attempt}" if attempt else options.run_id
     if out is not None:
-        _forget(open_store(out), options.run_id)
-    index = ray.remote(num_cpus=0)(_Index).remote(done_in, options.retry_quarantined)
-    stage = PlanStage(rules, topology.accelerator, options.device, out, options.run_id, index)
+        _forget(open_store(out), options, plan_id)
+        # Loose records are read once, here; what is left to read afterwards is sorted and small.
+        compact(Ledger(open_store(out)), min_loose=1)
+    told = IndexSource(
+        done_in,
+        options.retry_quarantined,
+        catalog,
+        config.cache_dir,
+        with_sha256=options.verify,
+        by_keys=out is None,
+        refused_by=moderated_by(options.moderation),
+    )
+    index = LocalIndex(told) if in_process else RemoteIndex.started(told)
+    stage = PlanStage(rules, topology.accelerator, options.device, out, options, plan_id, index)
     plans: list[ChunkPlan] = []
-    for plan in _planned(stage, chunks, options.limit):
-        plans.append(plan)
-        on_progress(len(plans), len(chunks), sum(p.rows for p in plans))
+    try:
+        for plan in _planned(stage, chunks, options.limit, in_process):
+            plans.append(plan)
+            on_progress(len(plans), len(chunks), sum(p.rows for p in plans))
+    finally:
+        if moderation is not None:
+            moderation.close()
     if not sum(plan.rows for plan in plans):
         raise ConfigError(f"{options.manifest}: no rows in the manifest")
-    ray.kill(index)
-    return summed(sorted(plans, key=lambda p: p.chunk), catalog, topology, options, time.perf_counter() - started_s)
+    index.stop()
+    if options.strict:
+        _refuse_unknown(options.manifest, plans)
+    plans.sort(key=lambda plan: plan.chunk)
+    whole = summed(plans, catalog, topology, options, time.perf_counter() - started_s, plan_id)
+    return replace(whole, notes=notes_of(plans, list(dict.fromkeys(chunk.file for chunk in chunks)), catalog))
 
 
-def _planned(stage: PlanStage, chunks: list[Chunk], limit: int | None) -> Iterator[ChunkPlan]:
+def _planned(stage: PlanStage, chunks: list[Chunk], limit: int | None, in_process: bool) -> Iterator[ChunkPlan]:
     # With a limit the chunks go one by one, since each must know how many rows the ones before it had.
-    waves = [chunks] if limit is None else [[chunk] for chunk in chunks]
+    waves = [chunks] if limit is None and not in_process else [[chunk] for chunk in chunks]
     left = limit
     for wave in waves:
         if left == 0:
@@ -80,22 +127,26 @@ def _rank(catalog: Catalog, accelerator: str, device: str, variant: Variant, gro
 
 
 def can_run(topology: Topology, device: str, variant: Variant) -> bool:
-    """Whether one actor of the variant can be placed at all."""
-    return topology.why_not(variant, device) is None
+    """Whether one actor of the variant can be placed at all, and what it is made of is there."""
+    return topology.why_not(variant, device) is None and missing(variant) is None
 
 
-class _Index(FingerprintIndex):
-    """The index, which reads the ledger in its own process."""
-
-    def __init__(self, out: str | None, retry_quarantined: bool) -> None:
-        done = None
-        if out is not None:
-            found = Ledger(open_store(out)).done_fingerprints(with_quarantined=not retry_quarantined)
-            done = pack(found.to_pylist())
-        super().__init__(done)
+def _counted(name: str, rows: int) -> str:
+    near = nearest_field(name)
+    meant = f", did you mean {near!r}?" if near else ""
+    return f"{name!r} ({rows} row{'s' if rows != 1 else ''}{meant})"
 
 
-def _forget(store: ObjectStore, run_id: str) -> None:
+def _refuse_unknown(manifest: str, plans: list[ChunkPlan]) -> None:
+    counts = unknown_counts(plans)
+    if counts:
+        names = ", ".join(_counted(name, rows) for name, rows in counts[:8])
+        raise ConfigError(
+            f"{manifest}: --strict: columns that are no fields: {names}; available: {', '.join(sorted(FIELDS))}"
+        )
+
+
+def _forget(store: ObjectStore, options: RunOptions, plan_id: str) -> None:
     """Drop the plan of an earlier try: the manifest may have changed since."""
-    for prefix in (keys.plan(run_id, ""), keys.rejects_prefix(run_id)):
+    for prefix in (keys.plan(plan_id, ""), keys.rejects_prefix(options.run_id)):
         store.delete([info.key for info in store.list(prefix)])

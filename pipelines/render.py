@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,11 +18,15 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
+from actors.audit_trail import RunAudit
+from actors.moderator import moderated_by
 from actors.monitor import RunMonitor, Snapshot
 from actors.ray_data import RenderStage, StageSpec
+from cluster.connect import answers
 from models.model import Model
 from pipelines.plan_stage import Span
-from pipelines.run_plan import RunPlan
+from pipelines.progress import Progress, RunStoppedError
+from pipelines.run_plan import PoolSpans, RunPlan
 from pipelines.streaming import quiet_context
 from schemas.catalog import Catalog, Variant
 from schemas.config import Config
@@ -36,19 +40,7 @@ _ITEMS_IN_ALL = 4096
 _ITEM_S = 2.0
 _BATCHES_AN_ITEM = 64
 _LOOK_EVERY_S = 0.5
-
-
-class RunStoppedError(RushesError):
-    """The run was ended for a reason that concerns all of it."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What came back so far."""
-
-    clips: int = 0
-    failed: int = 0
-    elapsed_s: float = 0.0
+_JOIN_S = 2.0
 
 
 def render_plan(
@@ -57,6 +49,7 @@ def render_plan(
     catalog: Catalog,
     out: str,
     config: Config,
+    audit: RunAudit,
     on_look: Callable[[Snapshot, Progress], None] = lambda snapshot, progress: None,
     wrap: Callable[[Model], Model] | None = None,
 ) -> tuple[Progress, Snapshot]:
@@ -65,20 +58,20 @@ def render_plan(
     Raises RunStoppedError with the cause when the run cannot go on (storage refuses, a pool cannot come up), and
     KeyboardInterrupt on Ctrl-C; what was rendered until then is in the ledger either way.
     """
-    monitor = ray.remote(num_cpus=0, max_concurrency=1)(RunMonitor).remote()
+    monitor = ray.remote(num_cpus=0, max_concurrency=1)(RunMonitor).remote(len({pool.variant for pool in plan.pools}))
     state = _Watched()
     with _watch(monitor, state, on_look):
         try:
-            for block in _dataset(plan, options, catalog, out, config, monitor, wrap).iter_batches(
-                batch_size=None, prefetch_batches=0
-            ):
-                state.add(int(sum(block["clips"])), int(sum(block["failed"])))
+            for pools in waves(plan.pools, options.max_concurrent):
+                dataset = _dataset(pools, options, catalog, out, config, audit, monitor, wrap)
+                for block in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+                    state.add(*(int(sum(block[name])) for name in ("clips", "failed", "encoded", "reused")))
         except KeyboardInterrupt:
             if state.stop_reason is None:
                 raise
         except (ray.exceptions.RayError, RushesError) as error:
-            reason = _look(monitor).stop_reason
-            raise RunStoppedError(reason or _first_line(error)) from error
+            reason = _look(monitor).stop_reason if answers() else None
+            raise RunStoppedError(reason or _last_line(error)) from error
     snapshot = _look(monitor)
     if snapshot.stop_reason is not None:
         raise RunStoppedError(snapshot.stop_reason)
@@ -86,12 +79,30 @@ def render_plan(
     return state.progress(), snapshot
 
 
+def waves(pools: Sequence[PoolSpans], max_concurrent: int | None) -> list[list[PoolSpans]]:
+    """The pools that run at the same time, wave after wave: no more tasks are rendered at once than may be."""
+    if max_concurrent is None:
+        return [list(pools)]
+    found: list[list[PoolSpans]] = []
+    room = 0
+    for pool in pools:
+        size = max(span.batch_size for span in pool.spans)
+        actors = max(1, min(pool.actors, max_concurrent // size))
+        if actors * size > room:
+            found.append([])
+            room = max_concurrent
+        found[-1].append(replace(pool, actors=actors))
+        room -= actors * size
+    return found
+
+
 def _dataset(
-    plan: RunPlan,
+    pools: Sequence[PoolSpans],
     options: RunOptions,
     catalog: Catalog,
     out: str,
     config: Config,
+    audit: RunAudit,
     monitor: Any,
     wrap: Callable[[Model], Model] | None,
 ) -> ray.data.Dataset:
@@ -99,17 +110,31 @@ def _dataset(
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     # Our own watchdog knows a slow step from a dead one; Ray Data's only knows that no block came.
     context.execution_no_progress_timeout_s = 7 * 24 * 3600
+    digest = moderated_by(options.moderation)
     branches = []
-    for pool in plan.pools:  # in this order: actors that find no room wait until a pool before them has drained
+    for pool in pools:  # in this order: actors that find no room wait until a pool before them has drained
         variant = catalog[pool.variant]
         items = cut_spans(pool.spans, pool.actors)
         size = min(pool.actors, len(items))
-        spec = StageSpec(variant, out, config, options.device, started_at, options.stall_timeout_s, wrap)
+        spec = StageSpec(
+            variant,
+            out,
+            config,
+            options.device,
+            started_at,
+            options.stall_timeout_s,
+            options.trust,
+            audit,
+            options.moderation,
+            digest,
+            wrap,
+        )
         branches.append(
             ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 RenderStage,
                 batch_size=1,
-                # Two calls on an actor: one renders while the other encodes and stores. A third waits at the door.
+                # Two calls on an actor: the next item's first batch is prepared while the last of the present one
+                # renders and is stored. A third waits at the door.
                 compute=ActorPoolStrategy(
                     size=size,
                     max_tasks_in_flight_per_actor=3,
@@ -156,16 +181,19 @@ class _Watched:
     """Counts shared by the consuming thread and the watching one."""
 
     def __init__(self) -> None:
-        self._clips = self._failed = 0
+        self._clips = self._failed = self._encoded = self._reused = 0
         self._started_s = time.monotonic()
         self.stop_reason: str | None = None
 
-    def add(self, clips: int, failed: int) -> None:
+    def add(self, clips: int, failed: int, encoded: int, reused: int) -> None:
         self._clips += clips
         self._failed += failed
+        self._encoded += encoded
+        self._reused += reused
 
     def progress(self) -> Progress:
-        return Progress(self._clips, self._failed, time.monotonic() - self._started_s)
+        elapsed_s = time.monotonic() - self._started_s
+        return Progress(self._clips, self._failed, elapsed_s, self._encoded, self._reused)
 
 
 @contextmanager
@@ -191,7 +219,7 @@ def _watch(monitor: Any, state: _Watched, on_look: Callable[[Snapshot, Progress]
         yield
     finally:
         over.set()
-        watcher.join(timeout=5)
+        watcher.join(timeout=_JOIN_S)
 
 
 def _look(monitor: Any) -> Snapshot:
@@ -199,6 +227,6 @@ def _look(monitor: Any) -> Snapshot:
     return snapshot
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     cause = getattr(error, "cause", None) or error
     return str(cause).strip().splitlines()[-1][:500] if str(cause).strip() else type(cause).__name__

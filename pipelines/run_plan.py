@@ -1,18 +1,24 @@
 """The plan of a whole run, put together from its chunks: the quote, and which pool renders which spans of batches."""
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cluster.bulk_pools import ActorPool, BulkPlan, BulkWork, plan_pools
-from cluster.cost import Load, predict
+from cluster.cost.model import Load, call_shape, predict
+from cluster.cost.quote import Charge, charge
+from cluster.placement.bulk_pools import ActorPool, BulkPlan, BulkWork, plan_pools
 from cluster.topology import Topology
+from pipelines.manifest_file import ManifestFile
 from pipelines.plan_stage import ChunkPlan, GroupCount, Span, quoted_on
-from schemas.catalog import Catalog
+from pipelines.rows import most_unknown, unknown_columns
+from schemas.catalog import Catalog, Variant
 from schemas.errors import ConfigError
 from schemas.run import GroupQuote, RunOptions, RunQuote
 from schemas.task import Group
+
+_NOTES = 8  # of one kind
+_WORDS = 6
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,39 @@ class RunPlan:
     chunk_rows: tuple[int, ...]
     rejected_sample: tuple[str, ...]
     plan_s: float = field(default=0.0, compare=False)
+    notes: tuple[str, ...] = ()
+    plan_id: str = ""  # names the folder that it lies in
 
 
-def summed(plans: list[ChunkPlan], catalog: Catalog, topology: Topology, options: RunOptions, plan_s: float) -> RunPlan:
+def unknown_counts(plans: Sequence[ChunkPlan]) -> tuple[tuple[str, int], ...]:
+    """The columns that are no fields, with the rows that have them."""
+    counts: Counter[str] = Counter()
+    for plan in plans:
+        counts.update(dict(plan.unknown))
+    return most_unknown(counts)
+
+
+def notes_of(plans: Sequence[ChunkPlan], files: Sequence[ManifestFile], catalog: Catalog) -> tuple[str, ...]:
+    """What to tell a person of the manifest, each once: how it was read, and what may be a mistake."""
+    read = [f"{file.uri}: read as {file.encoding}, not UTF-8" for file in files if file.encoding != "utf-8"]
+    blank = sum(plan.blank for plan in plans)
+    skipped = [f"{blank} line{'s' if blank != 1 else ''} without any value skipped"] if blank else []
+    lost = sum(plan.lost for plan in plans)
+    gone = [f"{lost} clip{'s' if lost != 1 else ''} recorded but missing or damaged: rendered again"] if lost else []
+    wordless: Counter[str] = Counter()
+    for plan in plans:
+        wordless.update(dict(plan.wordless))
+    small = [
+        f"{count} prompt{'s' if count != 1 else ''} for {name!r} with none of the words it was taught "
+        f"({', '.join(catalog[name].words[:_WORDS])} …): the clips will show something else"
+        for name, count in wordless.items()
+    ]
+    return (*read[:_NOTES], *skipped, *gone, *small, *unknown_columns(unknown_counts(plans))[:_NOTES])
+
+
+def summed(
+    plans: list[ChunkPlan], catalog: Catalog, topology: Topology, options: RunOptions, plan_s: float, plan_id: str
+) -> RunPlan:
     """Add up what the chunks have of each group, and plan the pools. `plan_s` is what planning took, in seconds.
 
     Raises ConfigError for a variant that rows name and that cannot run here.
@@ -60,8 +96,7 @@ def summed(plans: list[ChunkPlan], catalog: Catalog, topology: Topology, options
         if (why := topology.why_not(catalog[name], options.device)) is not None:
             raise ConfigError(why)
     pools = _pool_plan(groups, catalog, topology, options.device)
-    load_gpu_s = sum(p.load_s * p.actors * (catalog[p.variant].needs.gpus or 1.0) for p in pools.pools)
-    load_usd = sum(p.load_s * p.actors * catalog[p.variant].price_usd_per_gpu_hour / 3600 for p in pools.pools)
+    loads = [_load(pool, catalog[pool.variant]) for pool in pools.pools]
     return RunPlan(
         quote=RunQuote(
             rows=sum(p.rows for p in plans),
@@ -71,8 +106,8 @@ def summed(plans: list[ChunkPlan], catalog: Catalog, topology: Topology, options
             rejected=sum(p.rejected for p in plans),
             groups=groups,
             actors=pools.actors,
-            gpu_s=sum(q.gpu_s for q in groups) + load_gpu_s,
-            usd=sum(q.usd for q in groups) + load_usd,
+            gpu_s=sum(q.gpu_s for q in groups) + sum(load.gpu_s for load in loads),
+            usd=sum(q.usd for q in groups) + sum(load.usd for load in loads),
             wall_s=pools.wall_s,
             bound_s=pools.bound_s,
             measured=all(catalog[p.variant].cost.measured for p in pools.pools),
@@ -81,6 +116,7 @@ def summed(plans: list[ChunkPlan], catalog: Catalog, topology: Topology, options
         chunk_rows=tuple(p.rows for p in plans),
         rejected_sample=tuple(said for p in plans for said in p.rejected_sample)[:10],
         plan_s=plan_s,
+        plan_id=plan_id,
     )
 
 
@@ -91,11 +127,11 @@ def _pool_plan(groups: Sequence[GroupQuote], catalog: Catalog, topology: Topolog
     load_s: dict[str, dict[str, float]] = {}
     for quote in groups:
         variant, group = catalog[quote.group.variant], quote.group
-        batch_s = {}
+        shape, batch_s = call_shape(variant, group), {}
         for kind in kinds:
             where = quoted_on(variant, kind, device)
             clips = quote.tasks / quote.batches
-            cost = predict(variant, where, group.shape, group.steps, group.guidance, quote.batch_size, load=Load.WARM)
+            cost = predict(variant, where, shape, group.steps, group.guidance, quote.batch_size, load=Load.WARM)
             batch_s[where] = cost.per_clip_s * clips
             load_s.setdefault(group.variant, {})[where] = cost.load_s
         works.append(BulkWork(group.key, group.variant, quote.batches, batch_s))
@@ -120,6 +156,11 @@ def hand_out(pools: Sequence[ActorPool], spans: Mapping[Group, Sequence[Span]]) 
                     queue.appendleft(replace(span, start=span.start + count))
         mine.append(PoolSpans(pool.variant, pool.accelerator, pool.actors, tuple(taken)))
     return tuple(mine)
+
+
+def _load(pool: ActorPool, variant: Variant) -> Charge:
+    """Of all of a pool's actors, once."""
+    return charge(pool.load_s * pool.actors, variant.price_usd_per_gpu_hour, gpus=variant.needs.gpus)
 
 
 def _group_order(group: Group) -> tuple[Any, ...]:

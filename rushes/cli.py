@@ -1,251 +1,151 @@
-"""The `rushes` command: parses, calls, prints."""
+"""The `rushes` command: which commands there are. Each is imported when it is called: none waits for another."""
 
-import shlex
-import sys
-from pathlib import Path
-from typing import Annotated
+import importlib
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.live import Live
-from rich.prompt import Confirm
-from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
 
-from cluster.topology import imagined_topology
-from rushes.exits import Exit, fail
-from rushes.finetune_command import finetune
-from rushes.fleet_commands import calibrate, simulate
-from rushes.keys_command import keys
-from rushes.serve_command import serve
-from schemas.clip import ClipFormat
-from schemas.errors import RushesError
-from schemas.run import RunOptions
+_LISTING = "rushes.listing"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command is, and what the list of commands says of it."""
+
+    module: str
+    name: str
+    help: str
+
+
+COMMANDS = {
+    "render": Place("rushes.render_command", "render", "Render every row of MANIFEST."),
+    "estimate": Place("rushes.estimate_command", "estimate", "Say what MANIFEST would take: time, price, by group."),
+    "catalog": Place("rushes.catalog_command", "catalog", "List the variants; check a catalog file."),
+    "simulate": Place("rushes.fleet_commands", "simulate", "Run a trace of arrivals through a fleet under a policy."),
+    "calibrate": Place("rushes.fleet_commands", "calibrate", "Measure what a variant takes on this machine."),
+    "finetune": Place("rushes.finetune_command", "finetune", "Train a LoRA of VARIANT on captioned clips."),
+    "import-hotshot": Place(
+        "rushes.hotshot_command", "import_hotshot", "Convert a checkpoint of Hotshot-XL into weights for the catalog."
+    ),
+    "evaluate": Place("rushes.evaluate_command", "evaluate", "Compare the clips of a run by an attribute."),
+    "verify": Place("rushes.verify_command", "verify", "Check where TARGET, a file or a run, comes from."),
+    "audit": Place("rushes.audit_command", "audit", "Who asked for what, and which clip came of it: the audit log."),
+    "serve": Place("rushes.serve_command", "serve", "The endpoint: start, status, drain, down."),
+    "keys": Place("rushes.keys_command", "keys", "API keys of an endpoint."),
+}
+
+
+class Commands(TyperGroup):
+    """The commands by name. To list them, none is imported."""
+
+    # Typed by what they do: whose click typer stands on is its own business.
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        if ctx.meta.get(_LISTING):
+            return TyperCommand(cmd_name, help=place.help)
+        return loaded(cmd_name, place)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        ctx.meta[_LISTING] = True
+        super().format_help(ctx, formatter)
+
+
+def loaded(name: str, place: Place) -> Any:
+    """The command itself."""
+    found = getattr(importlib.import_module(place.module), place.name)
+    if not isinstance(found, typer.Typer):
+        alone = typer.Typer(rich_markup_mode="markdown", pretty_exceptions_enable=False, add_completion=False)
+        alone.command(name)(found)
+        found = alone
+    command = typer.main.get_command(found)
+    command.name = name
+    _with_debug(command)
+    return command
+
+
+def _heed_debug(wanted: bool) -> None:
+    if wanted:
+        from rushes.exits import Debug
+
+        Debug.wanted = True
+
+
+def _debug_option() -> Any:
+    """As typer makes it of a function's argument; it is the only way that is the same in every version."""
+
+    def donor(
+        debug: Annotated[  # noqa: ARG001
+            bool,
+            typer.Option(
+                "--debug",
+                callback=_heed_debug,
+                is_eager=True,
+                expose_value=False,
+                help="Show where an error came from.",
+            ),
+        ] = False,
+    ) -> None:
+        raise AssertionError("only its option is wanted")
+
+    alone = typer.Typer(add_completion=False)
+    alone.command()(donor)
+    return next(option for option in typer.main.get_command(alone).params if option.name == "debug")
+
+
+def _with_debug(command: Any) -> None:
+    """`--debug`, on a command and on all below it."""
+    command.params.append(_debug_option())
+    for below in getattr(command, "commands", {}).values():
+        _with_debug(below)
+
 
 app = typer.Typer(
     name="rushes",
-    help="Render video in bulk on a Ray cluster.\n\nA manifest of prompts goes in; clips and a results table come out.",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-_err = Console(stderr=True)
-_out = Console()
 
 
-Manifest = Annotated[
-    str, typer.Argument(help="JSONL, CSV or Parquet: a file, a folder or a glob; local or s3://.", show_default=False)
-]
-CatalogFile = Annotated[
-    str | None, typer.Option("--catalog", help="A catalog file (TOML); without it, the one that ships.")
-]
-Variant = Annotated[str | None, typer.Option("--variant", help="For rows that name none: a catalog name, or 'auto'.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows.")]
-Snap = Annotated[bool, typer.Option("--snap", help="Change a shape that breaks a rule to the nearest valid one.")]
-Address = Annotated[
-    str | None,
-    typer.Option("--address", envvar="RUSHES_ADDRESS", help="A Ray cluster, e.g. 'auto'; without it, one starts here."),
-]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
-Format = Annotated[ClipFormat, typer.Option("--format", help="mp4 (H.264), webm (VP9), gif, or png (frames in a zip).")]
+def _version(wanted: bool) -> None:
+    if wanted:
+        from rushes import __version__
+
+        print(f"rushes {__version__}")
+        raise typer.Exit
 
 
-@app.command()
-def render(
-    manifest: Manifest,
-    out: Annotated[str, typer.Option("--out", help="Where clips and results go: a folder or s3://bucket/prefix.")],
-    catalog: CatalogFile = None,
-    variant: Variant = None,
-    limit: Limit = None,
-    snap: Snap = False,
-    clip_format: Format = ClipFormat.MP4,
-    address: Address = None,
-    device: Device = "auto",
-    retry_quarantined: Annotated[
-        bool, typer.Option("--retry-quarantined", help="Try tasks again that killed their process twice.")
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
-    stall_timeout_s: Annotated[
-        float, typer.Option("--stall-timeout", help="Seconds without a denoising step after which a batch is killed.")
-    ] = 1800.0,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the quote.")] = False,
-    as_json: AsJson = False,
 ) -> None:
-    """Render every row of MANIFEST.
+    """Render video in bulk on a Ray cluster.
 
-    Prints the quote first, then renders. Killed or interrupted, **the same command goes on where it stopped**: a clip
-    that is stored is never rendered again.
-
-    Exit codes: 0 every row has its clip, 3 some rows failed or were rejected, 2 usage, 1 the run broke.
+    A manifest of prompts goes in; clips and a results table come out.
     """
-    from pipelines import run as bulk
-    from pipelines.report import progress_view, quote_table, summary_table
-    from pipelines.run_plan import RunPlan
-    from schemas.run import RunQuote
-
-    options = _options(
-        manifest=manifest,
-        out=out,
-        catalog=catalog,
-        variant=variant,
-        limit=limit,
-        snap=snap,
-        clip_format=clip_format,
-        address=address,
-        device=device,
-        retry_quarantined=retry_quarantined,
-        stall_timeout_s=stall_timeout_s,
-    )
-    again = "rushes " + shlex.join(sys.argv[1:])
-
-    def quoted(plan: RunPlan) -> None:
-        _err.print(quote_table(plan.quote, plan.rejected_sample))
-
-    def confirm(quote: RunQuote) -> bool:
-        # Only a person can be asked; a free run needs no consent.
-        if yes or as_json or quote.usd == 0 or not sys.stdin.isatty():
-            return True
-        return Confirm.ask(f"Render {quote.to_render} clips for about {quote.usd:.2f} USD?", console=_err)
-
-    with Live(Text("reading the manifest …"), console=_err, refresh_per_second=4, transient=True) as live:
-
-        def planning(chunks: int, of: int, rows: int) -> None:
-            live.update(Text(f"planning: {rows} rows, chunk {chunks} of {of}"))
-
-        def shown(plan: RunPlan) -> None:
-            live.stop()
-            quoted(plan)
-
-        def agreed(quote: RunQuote) -> bool:
-            answer = confirm(quote)
-            if answer and quote.to_render:
-                live.update(Text("loading models …"))
-                live.start()
-            return answer
-
-        watcher = bulk.Watcher(
-            planning=planning,
-            quoted=shown,
-            confirm=agreed,
-            rendering=lambda snapshot, progress, quote: live.update(
-                progress_view(
-                    snapshot, quote.to_render, progress.clips, progress.failed, progress.elapsed_s, quote.wall_s
-                )
-            ),
-        )
-        try:
-            summary = bulk.render(options, watcher)
-        except KeyboardInterrupt:
-            live.stop()
-            _err.print(
-                f"\nStopped. What is stored is kept; to go on:\n  {again}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-            raise typer.Exit(Exit.INTERRUPTED) from None
-        except bulk.DeclinedError as error:
-            live.stop()
-            _err.print(str(error), markup=False)
-            raise typer.Exit(Exit.OK) from None
-        except RushesError as error:
-            live.stop()
-            fail(error)
-    if as_json:
-        print(summary.model_dump_json(indent=1))
-    else:
-        _err.print(summary_table(summary))
-    raise typer.Exit(summary.exit_code)
-
-
-@app.command()
-def estimate(
-    manifest: Manifest,
-    out: Annotated[str, typer.Option("--out", help="Leave out what is done there already.")] = "",
-    catalog: CatalogFile = None,
-    variant: Variant = None,
-    limit: Limit = None,
-    snap: Snap = False,
-    clip_format: Format = ClipFormat.MP4,
-    address: Address = None,
-    device: Device = "auto",
-    gpus: Annotated[
-        int | None, typer.Option("--gpus", min=1, help="Quote for so many GPUs instead of the cluster there is.")
-    ] = None,
-    accelerator: Annotated[
-        str, typer.Option("--accelerator", help="With --gpus: their type, as Ray names it (H200, L40S …).")
-    ] = "H100",
-    as_json: AsJson = False,
-) -> None:
-    """Say what MANIFEST would take: tasks by group, GPU-seconds, price, finish time. Renders and writes nothing."""
-    from pipelines import run as bulk
-    from pipelines.report import quote_table
-
-    options = _options(
-        manifest=manifest,
-        out=out,
-        catalog=catalog,
-        variant=variant,
-        limit=limit,
-        snap=snap,
-        clip_format=clip_format,
-        address=address,
-        device=device,
-    )
-    try:
-        imagined = imagined_topology(accelerator, gpus) if gpus else None
-        plan = bulk.estimate(options, topology=imagined)
-    except RushesError as error:
-        fail(error)
-    if as_json:
-        print(plan.quote.model_dump_json(indent=1))
-    else:
-        _out.print(quote_table(plan.quote, plan.rejected_sample))
-    raise typer.Exit(Exit.INCOMPLETE if plan.quote.rejected else Exit.OK)
-
-
-@app.command()
-def catalog(
-    path: Annotated[Path | None, typer.Argument(help="A catalog file; without it, the one that ships.")] = None,
-) -> None:
-    """List the variants: what each can render, what it needs and costs. Checks a catalog file on the way."""
-    from rich.table import Table
-
-    from pipelines.run import open_catalog
-    from schemas.config import read_config
-
-    try:
-        found = open_catalog(str(path) if path else None, read_config())
-    except RushesError as error:
-        fail(error)
-    table = Table("variant", "modes", "native shape", "fps", "steps", "GPUs", "GiB", "USD/h", "aliases")
-    for v in found.variants.values():
-        modes = ", ".join(mode.value.removesuffix("_to_video") for mode in v.modes)
-        usd = f"{v.price_usd_per_gpu_hour:g}"
-        row = (str(v.shape.default()), f"{v.fps:g}", str(v.steps), f"{v.needs.gpus:g}", f"{v.needs.vram_gib:g}", usd)
-        table.add_row(v.name, modes, *row, ", ".join(v.aliases))
-    _out.print(table)
-
-
-app.command()(simulate)
-app.command()(calibrate)
-app.command()(finetune)
-app.add_typer(serve)
-app.add_typer(keys)
-
-
-def _options(**given: object) -> RunOptions:
-    try:
-        return RunOptions.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        _err.print(f"--{'-'.join(map(str, first['loc'])).replace('_', '-')}: {first['msg']} (got {first['input']!r})")
-        raise typer.Exit(Exit.USAGE) from None
 
 
 def main() -> None:
     """The console script."""
-    app()
+    from rushes.exits import Exit, fail_unforeseen
+
+    try:
+        app()
+    except KeyboardInterrupt:
+        raise SystemExit(Exit.INTERRUPTED) from None
+    except Exception as error:
+        fail_unforeseen(error)
 
 
 if __name__ == "__main__":

@@ -28,18 +28,21 @@ def finetune(
         str, typer.Option("--layers", help="all, spatial or temporal, where the family has both.")
     ] = "all",
     text_encoder: Annotated[bool, typer.Option("--text-encoder", help="Train the text encoder too.")] = False,
-    steps: Annotated[int, typer.Option("--steps", min=1)] = 300,
-    batch: Annotated[int, typer.Option("--batch", min=1)] = 4,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", min=0.0)] = 1e-3,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 300,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Clips a step, of one process.")] = 4,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", min=0.0, help="Of AdamW.")] = 1e-3,
     width: Annotated[int | None, typer.Option("--width", help="Pixels; without it, the variant's own.")] = None,
-    height: Annotated[int | None, typer.Option("--height")] = None,
-    frames: Annotated[int | None, typer.Option("--frames")] = None,
+    height: Annotated[int | None, typer.Option("--height", help="Pixels; without it, the variant's own.")] = None,
+    frames: Annotated[int | None, typer.Option("--frames", help="Of a clip; without it, the variant's own.")] = None,
     sample_every: Annotated[int, typer.Option("--sample-every", help="Steps between sample clips; 0 for none.")] = 0,
     sample_prompt: Annotated[list[str] | None, typer.Option("--sample-prompt", help="May be given many times.")] = None,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of noise and order.")] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="More than one: by Ray Train, one process a GPU.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew in an --out that holds something.")
+    ] = False,
     catalog: Annotated[str | None, typer.Option("--catalog", help="A catalog file (TOML).")] = None,
 ) -> None:
     """Train a LoRA (or, with `--full`, all weights) of VARIANT on captioned clips.
@@ -47,13 +50,13 @@ def finetune(
     The result goes into a catalog entry as `loras = [{ source = "OUT" }]`, or into plain diffusers by
     `load_lora_weights(OUT)`. Beside it: the loss curve, the log, samples, a checkpoint.
     """
-    from models.finetune.config import config_for
-    from models.finetune.distributed import finetune_on_workers
-    from models.finetune.train import finetune as train
-    from pipelines.run import open_catalog
-    from rushes.training_data import on_this_machine
+    from pipelines.catalogs import open_catalog
+    from rushes.training_data import check_examples, on_this_machine
     from schemas.config import read_config
     from storage.store import open_store
+    from training.finetune.config import config_for
+    from training.finetune.distributed import finetune_on_workers
+    from training.finetune.train import finetune as train
 
     try:
         entries = open_catalog(catalog, read_config())
@@ -61,15 +64,21 @@ def finetune(
         if found is None:
             raise ConfigError(f"--variant: unknown variant {variant!r}; available: {', '.join(entries.names[1:])}")
         native = found.shape.default()
+        if not resume and not overwrite and (there := next(iter(open_store(out).list()), None)) is not None:
+            raise ConfigError(
+                f"--out: {out} is not empty ({there.key}); available: --resume, --overwrite, another folder"
+            )
         remote = out.startswith("s3://")
         folder = Path(tempfile.mkdtemp(prefix="rushes-finetune-")) if remote else Path(out)
         if remote and resume:
             for info in open_store(out).list():
                 open_store(out).download(info.key, folder / info.key)
         scratch = tempfile.TemporaryDirectory(prefix="rushes-clips-")
+        clips = on_this_machine(data, Path(scratch.name))
+        check_examples(data, clips)
         config = config_for(
             found,
-            on_this_machine(data, Path(scratch.name)),
+            clips,
             folder,
             lora_rank=None if full else lora,
             layers=layers,

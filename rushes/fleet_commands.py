@@ -1,7 +1,9 @@
 """`rushes simulate` and `rushes calibrate`: what a policy would do with a fleet, what a variant takes here."""
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -9,27 +11,32 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from cluster.fit import Measured
-from cluster.simulator import Failure
+from cluster.cost.fit import Measured
+from cluster.simulation.outages import Failure
+from cluster.simulation.policies import POLICIES
+from cluster.simulation.report import Report
 from rushes.exits import fail
 from schemas.errors import ConfigError, RushesError
 from schemas.shape import Shape
 
 _out = Console()
+_MOST_TENANTS = 10
 
 
 def simulate(
     trace: Annotated[Path, typer.Option("--trace", help="CSV or Parquet with arrival_s, variant, exec_s.")],
     fleet: Annotated[Path, typer.Option("--fleet", help="TOML with the pools.")],
-    policy: Annotated[
-        str, typer.Option("--policy", help="fifo, random, round_robin, jsq, p2c, least_work, ect or rushes.")
-    ] = "rushes",
+    policy: Annotated[str, typer.Option("--policy", help=f"{', '.join(list(POLICIES)[:-1])} or rushes.")] = "rushes",
     speed: Annotated[float, typer.Option("--speed", help="How many times as fast the trace arrives.")] = 1.0,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs with seeds 0 to N-1.")] = 1,
-    fail_pool: Annotated[
-        str | None,
-        typer.Option("--fail", help="POOL@FROM or POOL@FROM-TO, in seconds: a pool that dies (and is back)."),
+    fail_pools: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail",
+            help="POOL@FROM or POOL@FROM-TO, in seconds: a pool that dies (and is back). May be given many times.",
+        ),
     ] = None,
     noise: Annotated[float, typer.Option("--noise", help="Sigma of lognormal noise on service times.")] = 0.0,
     search: Annotated[
@@ -42,8 +49,8 @@ def simulate(
 
     The decisions are those of production: the same functions are imported.
     """
-    from cluster.simulator import SimulationConfig
-    from cluster.simulator import simulate as run
+    from cluster.simulation.engine import SimulationConfig
+    from cluster.simulation.engine import simulate as run
 
     try:
         report = run(
@@ -54,42 +61,79 @@ def simulate(
                 speed=speed,
                 seeds=seeds,
                 service_noise=noise,
-                failures=(_failure(fail_pool),) if fail_pool else (),
+                failures=tuple(_failure(text) for text in fail_pools or ()),
                 search_lambda90=search,
             )
         )
+        if json_path is not None:
+            _write(json_path, report.as_json())
     except RushesError as error:
         fail(error)
+    _show(report)
+
+
+def _show(report: Report) -> None:
+    """All in eighty columns: what holds for all seeds, then the first seed, then its tenants."""
     plain = report.as_json()
-    if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(plain, indent=1))
-    first = plain.pop("measures")
-    table = Table("measure", "value", title=f"{policy} at speed {speed:g}", title_justify="left")
+    table = Table("measure", "value", title=f"{report.policy} at speed {report.speed:g}", title_justify="left")
     for name, value in plain.items():
         if not isinstance(value, list | dict):
             table.add_row(name, _shown(value))
-    for name, value in (first[0] if isinstance(first, list) and first else {}).items():
-        for inner, one in value.items() if isinstance(value, dict) else (("", value),):
-            table.add_row(f"{f'{name} {inner}'.strip()} (seed 0)", _shown(one))
     _out.print(table)
+    first = report.measures[0]
+    rows = asdict(first)
+    del rows["shares"], rows["tenants"]  # the first table has them, and the last
+    table = Table("seed 0", "value")
+    for name, value in rows.items():
+        for inner, one in value.items() if isinstance(value, dict) else (("", value),):
+            table.add_row(f"{name} {inner}".strip(), _shown(one))
+    _out.print(table)
+    if len(first.tenants) > 1:
+        table = Table("tenant", *("tasks", "on time", "as asked", "other", "quality", "refused", "late"))
+        worst = sorted(first.tenants.items(), key=lambda entry: entry[1].on_time_share)[:_MOST_TENANTS]
+        for tenant, one in worst:
+            shares = (
+                one.on_time_share,
+                one.as_asked_share,
+                one.downgraded_share,
+                one.quality_goodput,
+                one.refused_share,
+                one.admitted_late_share,
+            )
+            table.add_row(Text(tenant, overflow="ellipsis"), str(one.tasks), *(f"{share:.1%}" for share in shares))
+        _out.print(table)
+        if len(first.tenants) > len(worst):
+            _out.print(f"the {len(worst)} tenants with the least on time, of {len(first.tenants)}")
 
 
 def _shown(value: object) -> str:
-    if value is None:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(map(_shown, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _failure(text: str) -> "Failure":
-    pool, _, when = text.partition("@")
-    start, _, end = when.partition("-")
+def _write(path: Path, plain: Mapping[str, object]) -> None:
     try:
-        return Failure(pool=pool, at_s=float(start), back_s=float(end) if end else None)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not POOL@SECONDS or POOL@SECONDS-SECONDS", param_hint="--fail") from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(plain, indent=1))
+    except OSError as error:
+        raise ConfigError(f"--json: {path}: cannot be written: {error.strerror}") from error
+
+
+def _failure(text: str) -> Failure:
+    """A number may have a sign in its exponent, so the dash between two is looked for."""
+    pool, _, when = text.rpartition("@")
+    dashes = [place for place, letter in enumerate(when) if letter == "-" and place]
+    for first, last in [(when, None), *((when[:place], when[place + 1 :]) for place in dashes)]:
+        try:
+            found = Failure(pool, float(first), None if last is None else float(last))
+        except ValueError:
+            continue
+        if pool:
+            return found
+    raise typer.BadParameter(f"{text!r} is not POOL@SECONDS or POOL@SECONDS-SECONDS", param_hint="--fail")
 
 
 def calibrate(
@@ -112,6 +156,7 @@ def calibrate(
     from schemas.config import read_config
 
     config = read_config()
+    wanted_batches = _batches(batches)
     try:
         entries = open_catalog(catalog, config)
         found = entries.find(variant)
@@ -121,14 +166,14 @@ def calibrate(
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(found.needs.cpus))))
         from actors.calibrate import measure
         from actors.weights import StoredWeights
-        from cluster.fit import fit_profile
+        from cluster.cost.fit import fit_profile
         from models.loader import load
 
         wanted = [_shape(text) for text in shapes or ()] or [_shape("x".join(map(str, n))) for n in found.shape.native]
         for shape in wanted:
             if issues := found.shape.issues(shape):
                 raise ConfigError(f"--shape {shape}: {issues[0]}")
-        sizes = sorted({min(int(size), found.max_batch) for size in batches.split(",")} | {1})
+        sizes = sorted({min(size, found.max_batch) for size in wanted_batches} | {1})
         place = None if device == "auto" else device
         model = load(found, device=place, cache=config.cache_dir, store=StoredWeights())
         table = Table("shape", "steps", "batch", "seconds", "a clip")
@@ -151,8 +196,20 @@ def calibrate(
     if json_path is not None:
         told = {"variant": found.name, "cost": plain, "curve": [p.model_dump() for p in curve]}
         told["calls"] = [{**asdict(call), "shape": str(call.shape)} for call in calls]
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(told, indent=1))
+        try:
+            _write(json_path, told)
+        except ConfigError as error:
+            fail(error)
+
+
+def _batches(text: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise typer.BadParameter(f"{text!r} is not whole numbers from 1 on with commas", param_hint="--batches")
+    return sizes
 
 
 def _shape(text: str) -> Shape:

@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from models.finetune.clips import TABLES, VIDEOS, finished
 from schemas.errors import MediaError
 from storage.uris import list_uris, read_uri
+from training.finetune.clips import TABLES, VIDEOS, find_examples, finished
 
 _REMOTE = "s3://"
 
@@ -30,6 +30,16 @@ def on_this_machine(data: str, scratch: Path) -> Path:
     table = scratch / "clips.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in _near(named, clips)))
     return table
+
+
+def check_examples(data: str, clips: Path) -> None:
+    """Say what is wrong with training data before a model is loaded for it. Raises MediaError naming file or row."""
+    examples = find_examples(clips)
+    if not examples:
+        raise MediaError(f"{data}: no captioned clip in it")
+    for example in examples:
+        if not example.path.stat().st_size:
+            raise MediaError(f"{example.path}: empty")
 
 
 def _near(tables: dict[Path, list[tuple[int, str, str]]], clips: Path) -> Iterator[dict[str, str]]:

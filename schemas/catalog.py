@@ -11,7 +11,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from schemas.conditions import carried, kinds_of, roles_of
 from schemas.errors import CatalogError
+from schemas.inputs import Kind, Role
 from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule
 
@@ -25,43 +27,51 @@ class _Frozen(BaseModel):
 class Adapter(_Frozen):
     """A LoRA on top of the weights. `source` is a hub id, a local folder or file, or an s3:// prefix."""
 
-    source: str
-    weight: float = 1.0
-    name: str | None = None
-    revision: str | None = None
+    source: str = Field(description="hub id, local folder or file, or s3:// prefix")
+    weight: float = Field(default=1.0, description="how strongly it acts")
+    name: str | None = Field(default=None, description="of the adapter in diffusers; lora0, lora1 … when not set")
+    revision: str | None = Field(default=None, description="commit, branch or tag, of a hub id")
     weight_file: str | None = Field(default=None, description="the file inside `source`, when it has several")
 
 
 class SpeedSettings(_Frozen):
     """What makes a variant faster or smaller. Every field is off unless the catalog turns it on."""
 
-    compile: bool = False
-    attention_backend: str | None = None
-    cache: Literal["first_block", "mag", "pab", "taylorseer"] | None = None
-    cache_options: dict[str, float | int | str | bool] = Field(default_factory=dict)
-    vae_tiling: bool = False
-    vae_slicing: bool = False
-    offload: Literal["none", "model", "group"] = "none"
-    channels_last: bool = False
+    compile: bool = Field(default=False, description="compile the denoiser's repeated blocks (torch.compile)")
+    attention_backend: str | None = Field(default=None, description="diffusers' name of one, e.g. '_native_cudnn'")
+    cache: Literal["first_block", "mag", "pab", "taylorseer"] | None = Field(
+        default=None, description="diffusers' cache between denoising steps: faster, other pixels"
+    )
+    cache_options: dict[str, float | int | str | bool] = Field(
+        default_factory=dict, description="fields of that cache's configuration class"
+    )
+    vae_tiling: bool = Field(default=False, description="decode in tiles: less memory")
+    vae_slicing: bool = Field(default=False, description="decode the clips of a batch one by one: less memory")
+    offload: Literal["none", "model", "group"] = Field(
+        default="none", description="keep parts in the host's memory while they do not run; nothing on a CPU"
+    )
+    channels_last: bool = Field(default=False, description="convolution weights with channels innermost")
 
 
 class Needs(_Frozen):
     """What one actor of a variant holds."""
 
-    gpus: float = Field(default=1.0, ge=0)
-    cpus: float = Field(default=1.0, gt=0)
-    accelerator_type: str | None = None
-    vram_gib: float = Field(default=0.0, ge=0)
-    memory_gib: float = Field(default=0.0, ge=0)
+    gpus: float = Field(default=1.0, ge=0, description="0: it renders on the CPU; below 1: actors share a GPU")
+    cpus: float = Field(default=1.0, gt=0, description="what Ray reserves, and the threads that the model gets")
+    accelerator_type: str | None = Field(default=None, description="as Ray names it, e.g. 'H200'; any when not set")
+    vram_gib: float = Field(default=0.0, ge=0, description="accelerators with less are not considered; 0: any")
+    memory_gib: float = Field(default=0.0, ge=0, description="of the host, reserved in Ray; 0: none")
 
 
 class Latent(_Frozen):
     """How pixels become tokens: latent frames × latent height × latent width ÷ patch."""
 
-    channels: int = Field(ge=1)
+    channels: int = Field(ge=1, description="of the VAE's latents")
     spatial: int = Field(ge=1, description="pixels per latent cell, each side")
     temporal: int = Field(ge=1, description="frames per latent frame")
-    patch: tuple[int, int, int] = (1, 2, 2)
+    patch: tuple[int, int, int] = Field(
+        default=(1, 2, 2), description="latent frames, rows and columns that make one token"
+    )
 
     def tokens(self, shape: Shape) -> int:
         """Latent tokens of one clip, n in `step time = b·n + c·n²`."""
@@ -78,9 +88,9 @@ class BatchPoint(_Frozen):
     """A measured point of the batch curve: at `tokens` tokens a clip, `batch` clips in one call take
     `batch / speedup` times as long as one."""
 
-    tokens: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    speedup: float = Field(gt=0)
+    tokens: int = Field(ge=1, description="of one clip")
+    batch: int = Field(ge=1, description="clips in one call")
+    speedup: float = Field(gt=0, description="over as many calls of one clip; below 1 a batch is slower")
 
 
 class CostProfile(_Frozen):
@@ -91,60 +101,76 @@ class CostProfile(_Frozen):
     """
 
     accelerator: str = Field(default="cpu", description="what these seconds were measured on")
-    measured: bool = False
+    measured: bool = Field(default=False, description="false: quotes call themselves estimated")
     parameters_b: float = Field(default=0.0, ge=0, description="denoiser parameters, billions")
     hidden: int = Field(default=0, ge=0, description="width of the denoiser, for the attention term")
-    layers: int = Field(default=0, ge=0)
+    layers: int = Field(default=0, ge=0, description="of the denoiser, for the attention term")
     fixed_s: float = Field(default=0.0, ge=0, description="of a call, whatever it renders")
     clip_s: float = Field(default=0.0, ge=0, description="of a clip, whatever its shape")
     step_s: float = Field(default=0.0, ge=0, description="a: launches and Python, whatever the shape and the batch")
-    step_s_per_token: float = Field(default=0.0, ge=0, description="b")
-    step_s_per_token_squared: float = Field(default=0.0, ge=0, description="c")
+    step_s_per_token: float = Field(default=0.0, ge=0, description="b: of a denoising step, for each token")
+    step_s_per_token_squared: float = Field(default=0.0, ge=0, description="c: the same, for its square")
     decode_s_per_megapixel: float = Field(default=0.0, ge=0, description="over all frames of the clip")
     encode_s_per_megapixel: float = Field(default=0.0, ge=0, description="video encoding, on CPU")
-    load_cold_s: float = Field(default=0.0, ge=0)
-    load_warm_s: float = Field(default=0.0, ge=0)
+    load_cold_s: float = Field(default=0.0, ge=0, description="to load the weights when nothing is cached")
+    load_warm_s: float = Field(default=0.0, ge=0, description="to load them from the machine's own caches")
 
 
 class Variant(_Frozen):
     """One servable model configuration."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    title: str = ""
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="the NAME of [variants.NAME]: not written again")
+    title: str = Field(default="", description="for people")
     pipeline: str = Field(description="diffusers class, e.g. WanPipeline")
     pipelines: dict[Mode, str] = Field(default_factory=dict, description="classes of the other modes")
     weights: str = Field(description="hub id, local folder, or s3:// prefix; 'embedded:NAME' ships with Rushes")
-    revision: str | None = None
+    revision: str | None = Field(default=None, description="commit, branch or tag of a hub id; pin it to repeat runs")
     weight_variant: str | None = Field(default=None, description="diffusers' file variant, e.g. 'fp16'")
     motion_adapter: str | None = Field(default=None, description="AnimateDiff: the adapter's hub id or folder")
-    modes: tuple[Mode, ...] = Field(min_length=1)
-    dtype: Dtype = "bfloat16"
-    vae_dtype: Dtype | None = None
-    loras: tuple[Adapter, ...] = ()
-    steps: int = Field(ge=1)
-    min_steps: int = Field(default=1, ge=1)
-    guidance: float = Field(default=0.0, ge=0)
+    modes: tuple[Mode, ...] = Field(min_length=1, description="what it renders")
+    conditions: tuple[str, ...] | None = Field(
+        default=None,
+        description="roles of inputs that the weights obey, or `structure:edges`; when not set, the class's usual ones",
+    )
+    dtype: Dtype = Field(default="bfloat16", description="of the weights; on a CPU always float32")
+    vae_dtype: Dtype | None = Field(default=None, description="of the VAE; as `dtype` when not set")
+    loras: tuple[Adapter, ...] = Field(default=(), description="loaded in this order")
+    steps: int = Field(ge=1, description="for rows that do not say")
+    min_steps: int = Field(default=1, ge=1, description="fewer are refused")
+    guidance: float = Field(default=0.0, ge=0, description="classifier-free guidance, for rows that do not say")
     guidance_off_at: float = Field(default=1.0, description="at or below this the model runs once a step")
-    scheduler: str | None = None
-    scheduler_options: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    scheduler: str | None = Field(default=None, description="diffusers class; the weights' own when not set")
+    scheduler_options: dict[str, float | int | str | bool] = Field(
+        default_factory=dict, description="further arguments of the scheduler class"
+    )
     call_options: dict[str, bool | int | float | str | tuple[float, ...]] = Field(
         default_factory=dict, description="further arguments of the model call, e.g. LTX's decode_timestep"
     )
-    fps: float = Field(gt=0)
-    strength: float = Field(default=0.7, gt=0, le=1)
-    shape: ShapeRule
-    latent: Latent
-    needs: Needs = Needs()
-    speed: SpeedSettings = SpeedSettings()
-    cost: CostProfile = CostProfile()
-    batch_curve: tuple[BatchPoint, ...] = ()
-    max_batch: int = Field(default=1, ge=1)
-    price_usd_per_gpu_hour: float = Field(default=0.0, ge=0, description="of one actor's accelerators together")
+    fps: float = Field(gt=0, description="for rows that do not say")
+    strength: float = Field(
+        default=0.7, gt=0, le=1, description="of video_to_video, for rows that do not say: the share that is made anew"
+    )
+    shape: ShapeRule = Field(description="what sizes and lengths it renders")
+    latent: Latent = Field(description="how pixels become tokens")
+    needs: Needs = Field(default=Needs(), description="what one actor holds")
+    speed: SpeedSettings = Field(default=SpeedSettings(), description="what makes it faster or smaller")
+    cost: CostProfile = Field(default=CostProfile(), description="what a call takes")
+    batch_curve: tuple[BatchPoint, ...] = Field(
+        default=(), description="measured gain of batches; a prior from the accelerator when empty"
+    )
+    max_batch: int = Field(default=1, ge=1, description="clips in one model call, at most")
+    price_usd_per_gpu_hour: float = Field(default=0.0, ge=0, description="of all that one actor holds")
     quality: float = Field(default=0.5, ge=0, le=1, description="measured; ranks variants of one mode")
-    aliases: tuple[str, ...] = ()
-    fallbacks: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = Field(default=(), description="further names that requests may use")
+    fallbacks: tuple[str, ...] = Field(
+        default=(), description="variants that the endpoint may render a task with instead, the preferred first"
+    )
+    words: tuple[str, ...] = Field(
+        default=(),
+        description="of a small model: prompts with none of these words are told of before they are rendered",
+    )
     auto: bool = Field(default=True, description="may be chosen for variant = 'auto'")
-    license: str = ""
+    license: str = Field(default="", description="of the weights; shown, not enforced")
 
     @property
     def digest(self) -> str:
@@ -158,6 +184,36 @@ class Variant(_Frozen):
     def pipeline_for(self, mode: Mode) -> str:
         """The diffusers class that renders `mode`."""
         return self.pipelines.get(mode, self.pipeline)
+
+    def roles(self, mode: Mode) -> tuple[Role, ...]:
+        """What inputs may be for, in `mode`; none where it does not render that."""
+        return roles_of(self.pipeline_for(mode), mode, self.conditions) if mode in self.modes else ()
+
+    @property
+    def all_roles(self) -> tuple[Role, ...]:
+        """What inputs may be for, in any of its modes."""
+        found = {role for mode in self.modes for role in self.roles(mode)}
+        return tuple(role for role in Role if role in found)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of structure that it takes."""
+        return kinds_of(self.conditions) if Role.STRUCTURE in self.all_roles else ()
+
+    @model_validator(mode="after")
+    def _conditions_are_carried(self) -> "Variant":
+        can = frozenset().union(*(carried(self.pipeline_for(mode), mode).roles for mode in self.modes))
+        able = [role.value for role in Role if role in can]
+        for said in self.conditions or ():
+            role, colon, kind = said.partition(":")
+            if role not in able:
+                raise ValueError(
+                    f"conditions: {self.pipeline} carries no {said!r}; available: {', '.join(able) or 'none'}"
+                )
+            if colon and (role != Role.STRUCTURE or kind not in set(Kind)):
+                kinds = ", ".join(f"structure:{one}" for one in Kind)
+                raise ValueError(f"conditions: {said!r} is no kind of structure; available: {kinds}")
+        return self
 
     def runs_guided(self, guidance: float) -> bool:
         """True when classifier-free guidance runs the model twice a step."""
@@ -246,11 +302,14 @@ def shipped_catalog() -> Catalog:
 
 
 def _resolved(entry: Mapping[str, object], base: Path | None) -> dict[str, object]:
-    """Make `./folder` weights absolute: the catalog travels to other processes, its folder does not."""
+    """Make folders absolute that are named from the catalog's own: it travels to other processes, its folder does not.
+    `owner/name` is such a folder where there is one, else a repository of the hub."""
 
     def absolute(value: object) -> object:
-        relative = base is not None and isinstance(value, str) and value.startswith(("./", "../"))
-        return str((base / str(value)).resolve()) if relative and base is not None else value
+        if base is None or not isinstance(value, str) or ":" in value or not value:
+            return value
+        there = base / value
+        return str(there.resolve()) if value.startswith(("./", "../")) or there.exists() else value
 
     out = dict(entry)
     for field in ("weights", "motion_adapter"):

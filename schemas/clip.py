@@ -4,6 +4,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.moderation import Moderation
+
 
 class Status(StrEnum):
     """The life of a task."""
@@ -59,6 +61,8 @@ class Clip(_Frozen):
     height: int
     frames: int
     fps: float
+    unsigned_sha256: str | None = None  # of the bytes before they were signed; None where they are not
+    signed_by: str | None = None  # whose certificate signed the file
 
 
 class Record(_Frozen):
@@ -76,5 +80,8 @@ class Record(_Frozen):
     billed_usd: float = 0.0
     error_class: str | None = None
     error: str | None = None
+    failure_code: str | None = None  # Runway's, of what moderation refused
+    moderation: Moderation = Moderation()  # of its media and its frames
+    refused_by: str | None = None  # digest of the moderation that refused it: the same would refuse it again
     quarantined: bool = False
     finished_at: str = Field(default="", description="ISO 8601, UTC")

@@ -11,20 +11,27 @@
     │   ├── BadOutputError             the model returned frames that are no clip (NaN, wrong count)
     │   ├── QuarantinedError           the task killed its process twice
     │   ├── CancelledError             somebody cancelled it
+    │   ├── SigningError               a clip could not be signed, and is not to be published unsigned
+    │   ├── ModerationRefusedError     moderation refused what goes in or came out (carries `moderation`)
     │   └── StorageError               the store refuses (credentials, missing bucket)
     │       └── ObjectMissingError     no object at that key
     └── TransientError                 worth another attempt
         ├── OutOfMemoryError           the accelerator ran out: split the batch, try again
         ├── StorageUnavailableError    5xx, timeouts, throttling
-        └── ActorLostError             the process that held the task died
+        ├── MediaUnavailableError      an input's server does not answer, or not in time
+        └── PublishError               the clip could not be encoded or stored here
 
 Whether a task is tried again is decided by `is_transient` and by nothing else.
 """
 
 from dataclasses import dataclass
 
+from schemas.moderation import Moderation
+
 # A message names as many; the issue itself keeps them all.
 _SHOWN_CHOICES = 8
+# Of what others' errors say.
+_MOST_CHARS, _MOST_CHARS_OF_A_LINE = 300, 200
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,18 @@ class CancelledError(PermanentError):
     """The task was cancelled before it was complete."""
 
 
+class SigningError(PermanentError):
+    """A clip's content credentials could not be signed. Trying again has been tried where the signer is a service."""
+
+
+class ModerationRefusedError(PermanentError):
+    """Moderation refused a task's input or output: no other attempt and no other variant would do."""
+
+    def __init__(self, moderation: Moderation) -> None:
+        self.moderation = moderation
+        super().__init__(moderation)
+
+
 class StorageError(PermanentError):
     """The store refuses: credentials, missing bucket, bad address."""
 
@@ -111,10 +130,25 @@ class StorageUnavailableError(TransientError):
     """The store does not answer, or answers 5xx or 'slow down'."""
 
 
-class ActorLostError(TransientError):
-    """The process that held the task died."""
+class MediaUnavailableError(TransientError):
+    """The server of an input image or video does not answer, or not in time."""
+
+
+class PublishError(TransientError):
+    """A clip could not be encoded or stored on this machine."""
 
 
 def is_transient(error: BaseException) -> bool:
     """True when another attempt may succeed. Unknown exceptions are permanent: they would repeat."""
     return isinstance(error, TransientError | ConnectionError | TimeoutError)
+
+
+def one_line(said: object) -> str:
+    """The start of a text of somebody else's, an error's for instance, on one line."""
+    return " ".join(str(said).split())[:_MOST_CHARS]
+
+
+def first_line(error: BaseException) -> str:
+    """The start of what an error says; the kind of one that says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:_MOST_CHARS_OF_A_LINE] if lines else type(error).__name__

@@ -6,10 +6,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from schemas.inputs import GivenInput, Input, InputSpec, inputs_of
 from schemas.shape import parse_ratio
 
 MAX_PROMPT_CHARS = 4000
 MAX_SEED = 2**32 - 1
+# Containers count in whole ticks: below, a frame lasts longer than they can say.
+MIN_FPS, MAX_FPS = 0.1, 240.0
 
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARS)]
 
@@ -37,11 +40,11 @@ class Settings(BaseModel):
     ratio: str | None = None
     num_frames: int | None = Field(default=None, ge=1, le=100_000)
     duration_s: float | None = Field(default=None, gt=0, le=3600)
-    fps: float | None = Field(default=None, gt=0, le=240)
+    fps: float | None = Field(default=None, ge=MIN_FPS, le=MAX_FPS)
     num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
     guidance_scale: float | None = Field(default=None, ge=0, le=100)
     scheduler: str | None = None
-    strength: float | None = Field(default=None, gt=0, le=1)
+    strength: float | None = Field(default=None, gt=0, le=1, description="short form: of `video`, else of `image`")
 
     @field_validator("ratio")
     @classmethod
@@ -75,10 +78,21 @@ class Request(Settings):
     prompt: Prompt = ""
     negative_prompt: Prompt = ""
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
-    image: str | None = Field(default=None, min_length=1)
-    video: str | None = Field(default=None, min_length=1)
+    inputs: tuple[Input, ...] = ()
+    image: str | None = Field(default=None, min_length=1, description="short form of an input: the first frame")
+    video: str | None = Field(default=None, min_length=1, description="short form of an input: the source")
     priority: int = Field(default=0, ge=-100, le=100)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @property
+    def all_inputs(self) -> tuple[GivenInput, ...]:
+        """Images and videos, whichever way they were given."""
+        return inputs_of(self.inputs, self.image, self.video, self.strength)
+
+    @property
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        """All inputs without their media."""
+        return tuple(given.spec for given in self.all_inputs)
 
     @property
     def settings(self) -> Settings:

@@ -1,17 +1,22 @@
 """From what a client asked for to the group that renders it. The manifest and the endpoint both come through here."""
 
 import difflib
+import math
 import re
 from collections.abc import Callable
 from fractions import Fraction
 
 from schemas.catalog import Catalog, Variant
 from schemas.clip import ClipFormat
+from schemas.conditions import Condition, implied_mode, resolved
 from schemas.errors import InvalidRequestError, Issue
+from schemas.inputs import FRAMES, InputSpec, Role, spec_issues
 from schemas.request import Mode, Settings
 from schemas.shape import Shape
 from schemas.task import Group
 
+# Delays of GIF are whole hundredths of a second, and viewers slow down those of one.
+_MAX_GIF_FPS = 50.0
 _SCHEDULER = re.compile(r"^[A-Za-z0-9]+Scheduler$")
 
 Rank = Callable[[Variant, Group], float]
@@ -21,8 +26,7 @@ def resolve(
     settings: Settings,
     catalog: Catalog,
     *,
-    has_image: bool,
-    has_video: bool,
+    inputs: tuple[InputSpec, ...] = (),
     rank: Rank,
     may_run: Callable[[Variant], bool] = lambda _: True,
     snap: bool = False,
@@ -32,10 +36,11 @@ def resolve(
 
     `auto` takes the variant with the lowest `rank` among those that `may_run` and can render the request as it is
     written; ties go to the catalog's order. With `snap` a shape that breaks the rule becomes the nearest one that
-    does not. Raises InvalidRequestError with every issue found, choices included.
+    does not. `inputs` are the request's, without their media; the group's conditions are in their order. Raises
+    InvalidRequestError with every issue found, choices included.
     """
-    mode = settings.mode or _implied_mode(has_image, has_video)
-    media = _media_issues(mode, has_image, has_video)
+    mode = settings.mode or implied_mode(spec.role for spec in inputs)
+    media = (*_media_issues(mode, inputs), *spec_issues(inputs))
     if settings.variant != "auto":
         variant = catalog.find(settings.variant)
         if variant is None:
@@ -43,9 +48,12 @@ def resolve(
             names = tuple(dict.fromkeys((*close, *catalog.names)))
             unknown = Issue("variant", f"unknown variant {settings.variant!r}", "unknown_variant", names)
             raise InvalidRequestError((unknown, *media))
-        group, issues = _fit(settings, variant, mode, snap, clip_format)
-        if group is None or media:
-            raise InvalidRequestError((*issues, *media))
+        group, issues = _fit(settings, variant, mode, inputs, catalog, snap, clip_format)
+        if media:  # what a variant says to inputs that no clip can have is beside the point
+            others = tuple(one for one in issues if one.path.partition(".")[0] not in ("inputs", "image", "video"))
+            raise InvalidRequestError((*others, *media))
+        if group is None:
+            raise InvalidRequestError(issues)
         return group
     if media:
         raise InvalidRequestError(media)
@@ -54,45 +62,79 @@ def resolve(
     for variant in catalog.variants.values():
         if not variant.auto or mode not in variant.modes or not may_run(variant):
             continue
-        group, issues = _fit(settings, variant, mode, snap, clip_format)
+        group, issues = _fit(settings, variant, mode, inputs, catalog, snap, clip_format)
         if group is not None:
             fitting.append((rank(variant, group), group))
         else:
             reasons.append(f"{variant.name} ({'; '.join(map(str, issues))})")
     if not fitting:
-        able = tuple(v.name for v in catalog.variants.values() if mode in v.modes)
+        able = able_variants(catalog, mode, inputs)
         why = f": {', '.join(reasons)}" if reasons else f" among those that serve {mode} and can run here"
         raise InvalidRequestError((Issue("variant", f"no variant fits{why}", "no_variant", able),))
     return min(fitting, key=lambda pair: pair[0])[1]
 
 
-def _implied_mode(has_image: bool, has_video: bool) -> Mode:
-    if has_video:
-        return Mode.VIDEO_TO_VIDEO
-    return Mode.IMAGE_TO_VIDEO if has_image else Mode.TEXT_TO_VIDEO
+def able_variants(
+    catalog: Catalog, mode: Mode, inputs: tuple[InputSpec, ...] = (), near: Variant | None = None
+) -> tuple[str, ...]:
+    """The variants that render `mode` with such inputs; the one most like `near` first: its fallbacks, then those whose
+    usual clip is nearest in size and length."""
+    able = [v for v in catalog.variants.values() if mode in v.modes and not any(misses(v, mode, one) for one in inputs)]
+    if near is not None:
+        own = [v.name for v in map(catalog.find, near.fallbacks) if v is not None]
+        able.sort(key=lambda v: (own.index(v.name) if v.name in own else len(own), _apart(v, near)))
+    return tuple(v.name for v in able)
 
 
-def _media_issues(mode: Mode, has_image: bool, has_video: bool) -> tuple[Issue, ...]:
+def _apart(one: Variant, other: Variant) -> float:
+    a, b = one.shape.default(), other.shape.default()
+    return abs(math.log(a.pixels * a.frames / (b.pixels * b.frames)))
+
+
+def misses(variant: Variant, mode: Mode, spec: InputSpec) -> str | None:
+    """What keeps a variant from taking an input; None when it takes it."""
+    if spec.role not in variant.roles(mode):
+        return f"{variant.name} takes no {spec.role}"
+    if spec.kind is not None and spec.kind not in variant.kinds:
+        return f"{variant.name} takes no {spec.role} of kind {spec.kind}"
+    return None
+
+
+def _media_issues(mode: Mode, inputs: tuple[InputSpec, ...]) -> tuple[Issue, ...]:
+    """Where a mode was named and the inputs are of another."""
     found: list[Issue] = []
-    if mode is Mode.IMAGE_TO_VIDEO and not has_image:
+    roles = {spec.role for spec in inputs}
+    if mode is Mode.IMAGE_TO_VIDEO and not roles & FRAMES:
         found.append(Issue("image", f"{mode} needs an image", "missing"))
-    if mode is Mode.VIDEO_TO_VIDEO and not has_video:
+    if mode is Mode.VIDEO_TO_VIDEO and Role.SOURCE not in roles:
         found.append(Issue("video", f"{mode} needs a video", "missing"))
-    if has_image and mode is not Mode.IMAGE_TO_VIDEO:
-        found.append(Issue("image", f"{mode} takes no image", "not_taken"))
-    if has_video and mode is not Mode.VIDEO_TO_VIDEO:
-        found.append(Issue("video", f"{mode} takes no video", "not_taken"))
+    for spec in inputs:
+        if (mode is Mode.TEXT_TO_VIDEO and spec.role in FRAMES) or (
+            mode is not Mode.VIDEO_TO_VIDEO and spec.role is Role.SOURCE
+        ):
+            what = f"no {spec.role}" if spec.path.startswith("inputs.") else f"no {spec.medium}"
+            found.append(Issue(spec.at("role"), f"{mode} takes {what}", "not_taken"))
     return tuple(found)
 
 
 def _fit(
-    settings: Settings, variant: Variant, mode: Mode, snap: bool, clip_format: ClipFormat
+    settings: Settings,
+    variant: Variant,
+    mode: Mode,
+    inputs: tuple[InputSpec, ...],
+    catalog: Catalog,
+    snap: bool,
+    clip_format: ClipFormat,
 ) -> tuple[Group | None, tuple[Issue, ...]]:
     """The group on this variant, or what keeps the settings from fitting it."""
     issues: list[Issue] = []
     if mode not in variant.modes:
-        issues.append(Issue("mode", f"{variant.name} does not serve {mode}", "mode", tuple(variant.modes)))
+        nearest = able_variants(catalog, mode, inputs, variant)[:1]
+        does = f"; {nearest[0]} does" if nearest else ""
+        issues.append(Issue("mode", f"{variant.name} does not serve {mode}{does}", "mode", tuple(variant.modes)))
     fps = settings.fps or variant.fps
+    if clip_format is ClipFormat.GIF and fps > _MAX_GIF_FPS:
+        issues.append(Issue("fps", f"{fps:g} is more than a GIF can show: at most {_MAX_GIF_FPS:g}", "range"))
     shape = _shape(settings, variant, fps)
     wrong = variant.shape.issues(shape)
     if wrong and snap:
@@ -110,8 +152,11 @@ def _fit(
                 "scheduler", f"{settings.scheduler!r} is no diffusers scheduler class, such as 'EulerDiscreteScheduler'"
             )
         )
-    if settings.strength is not None and mode is not Mode.VIDEO_TO_VIDEO:
-        issues.append(Issue("strength", f"{mode} takes no strength", "not_taken"))
+    if settings.strength is not None and all(spec.path.startswith("inputs.") for spec in inputs):
+        text = "it is the short form beside image or video: an input has its own"
+        issues.append(Issue("strength", text if inputs else f"{mode} takes no strength", "not_taken"))
+    conditions, wrong_inputs = _conditions(variant, mode, inputs, catalog, shape.frames, fps)
+    issues += wrong_inputs
     if issues:
         return None, tuple(issues)
     group = Group(
@@ -125,10 +170,29 @@ def _fit(
         steps=steps,
         guidance=variant.guidance if settings.guidance_scale is None else settings.guidance_scale,
         scheduler=settings.scheduler or variant.scheduler,
-        strength=(settings.strength or variant.strength) if mode is Mode.VIDEO_TO_VIDEO else None,
+        conditions=conditions,
         clip_format=clip_format.value,
     )
     return group, ()
+
+
+def _conditions(
+    variant: Variant, mode: Mode, inputs: tuple[InputSpec, ...], catalog: Catalog, frames: int, fps: float
+) -> tuple[tuple[Condition, ...], list[Issue]]:
+    if not inputs or mode not in variant.modes:
+        return (), []
+    issues = []
+    for spec in inputs:
+        why = misses(variant, mode, spec)
+        if why is not None:
+            field = "kind" if spec.role in variant.roles(mode) else "role"
+            able = able_variants(catalog, mode, inputs, variant)
+            does = f"; {able[0]} does" if able else ""
+            issues.append(Issue(spec.at(field), why + does, "role", able))
+    if issues:
+        return (), issues
+    conditions, wrong = resolved(inputs, variant.pipeline_for(mode), mode, frames, fps, variant.strength)
+    return conditions, [Issue(i.path, f"{i.message} (on {variant.name})", i.code, i.choices) for i in wrong]
 
 
 def _shape(settings: Settings, variant: Variant, fps: float) -> Shape:

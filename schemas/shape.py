@@ -42,14 +42,16 @@ class ShapeRule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    divisor: int = Field(ge=1)
-    frame_step: int = Field(default=1, ge=1)
-    frame_offset: int = Field(default=0, ge=0)
-    min_frames: int = Field(default=1, ge=1)
-    max_frames: int = Field(ge=1)
-    min_side: int = Field(default=16, ge=1)
+    divisor: int = Field(ge=1, description="of width and height")
+    frame_step: int = Field(default=1, ge=1, description="k frames more are a valid length again")
+    frame_offset: int = Field(default=0, ge=0, description="frames beyond a multiple of `frame_step`")
+    min_frames: int = Field(default=1, ge=1, description="the shortest clip")
+    max_frames: int = Field(ge=1, description="the longest clip")
+    min_side: int = Field(default=16, ge=1, description="of width and height")
     max_pixels: int = Field(ge=1, description="pixels of one frame")
-    native: tuple[tuple[int, int, int], ...] = Field(min_length=1, description="(width, height, frames)")
+    native: tuple[tuple[int, int, int], ...] = Field(
+        min_length=1, description="(width, height, frames); the first is the default"
+    )
 
     def default(self) -> Shape:
         """The first native shape."""

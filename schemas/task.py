@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict
 
+from schemas.conditions import Condition
+from schemas.moderation import PublicFigures
 from schemas.request import Mode
 from schemas.shape import Shape
 
@@ -26,7 +29,7 @@ class Group(BaseModel):
     steps: int
     guidance: float
     scheduler: str | None = None
-    strength: float | None = None
+    conditions: tuple[Condition, ...] = ()
     clip_format: str = "mp4"
 
     @cached_property
@@ -44,18 +47,19 @@ class Group(BaseModel):
         inputs = self.model_dump(mode="json", exclude={"variant"})
         return json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()
 
-    def fingerprint(self, prompt: str, negative_prompt: str, seed: int, image: str | None, video: str | None) -> str:
-        """32 hexadecimal digits of SHA-256 over every input of a task in this group."""
-        own = _joined(prompt, negative_prompt, str(seed), image, video)
+    def fingerprint(self, prompt: str, negative_prompt: str, seed: int, media: Sequence[str] = ()) -> str:
+        """32 hexadecimal digits of SHA-256 over every input of a task in this group. `media` stand for the contents of
+        its conditions, in their order."""
+        own = _joined(prompt, negative_prompt, str(seed), *media)
         return hashlib.sha256(self._inputs + own).hexdigest()[:32]
 
 
-def derived_seed(row_id: str | None, prompt: str, negative_prompt: str, image: str | None, video: str | None) -> int:
+def derived_seed(row_id: str | None, prompt: str, negative_prompt: str, media: Sequence[str] = ()) -> int:
     """The seed of a row that names none: a function of the row, so a rerun is the same run.
 
     Rows with ids of their own get seeds of their own; rows that are equal throughout get the same one.
     """
-    digest = hashlib.sha256(_joined(row_id, prompt, negative_prompt, image, video)).digest()
+    digest = hashlib.sha256(_joined(row_id, prompt, negative_prompt, *media)).digest()
     return int.from_bytes(digest[:4], "big")
 
 
@@ -68,14 +72,16 @@ def _joined(*texts: str | None) -> bytes:
 
 @dataclass(frozen=True)
 class Task:
-    """One request resolved to one variant and one seed: the unit of work, retry and billing."""
+    """One request resolved to one variant and one seed: the unit of work, retry and billing. `media` are where the
+    images and videos of the group's conditions are, in their order."""
 
     fingerprint: str
     prompt: str
     negative_prompt: str
     seed: int
-    image: str | None = None
-    video: str | None = None
+    media: tuple[str, ...] = ()
+    # How strict moderation is about public figures. It changes nothing about the clip, nor the fingerprint.
+    public_figures: PublicFigures = "auto"
 
 
 @dataclass(frozen=True)

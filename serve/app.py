@@ -4,24 +4,32 @@ serve deploy deploy/serve.yaml        import_path: serve.app:build_app, args: as
 rushes serve                          the same, on a laptop
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 from typing import Any
 
+import ray
 from ray import serve as ray_serve
 from ray.serve import Application
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ApplicationStatus, DeploymentStatus
 
 from schemas.catalog import Catalog, Variant, load_catalog, shipped_catalog
-from schemas.errors import ConfigError
-from serve.bulk import BulkRunner
+from schemas.errors import ConfigError, RushesError
+from serve.admission.names import served_catalog
+from serve.bulk import BulkLauncher
+from serve.bulk_launchers import JobLauncher
 from serve.config import ServeConfig, read_serve_config
-from serve.dispatcher import Dispatcher
+from serve.dispatch.dispatcher import Dispatcher
+from serve.dispatch.pools import limits_of
+from serve.dispatch.replica import DISPATCHER, Replica, Wrap
+from serve.dispatch.scaler import pool_name
 from serve.ingress import INGRESS, ingress_app
-from serve.kinds import limits_of
-from serve.names import served_catalog
-from serve.replica import DISPATCHER, Replica, Wrap
-from serve.scaler import pool_name
 
 APP = "rushes"
+_LOOK_S = 0.2
 
 
 def build_app(args: dict[str, Any]) -> Application:
@@ -29,7 +37,7 @@ def build_app(args: dict[str, Any]) -> Application:
     table = dict(args)
     path = table.pop("config_file", None)
     config = read_serve_config(Path(str(path)) if path else None, **table)
-    return application(config, open_serve_catalog(config))
+    return application(config, open_serve_catalog(config), bulk=JobLauncher())
 
 
 def open_serve_catalog(config: ServeConfig) -> Catalog:
@@ -41,10 +49,52 @@ def open_serve_catalog(config: ServeConfig) -> Catalog:
     return catalog
 
 
+def is_up() -> bool:
+    """Whether Serve runs on the cluster; its controller's name is there until somebody shuts it down."""
+    try:
+        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
+def start(app: Application, alive: Callable[[], bool] = lambda: True) -> None:
+    """Deploy, and wait for what takes requests and keeps the queue. Pools come up by themselves: one whose variant
+    cannot be loaded keeps nobody else from work. RushesError with the cause where it cannot be; `alive` False ends the
+    wait."""
+    target = ray_serve.RunTarget(app, APP, "/", external_scaler_enabled=True)
+    ray_serve.run_many([target], wait_for_applications_running=False)
+    while alive():
+        found = _get_global_client().get_serve_status(APP)
+        pools = {one.name: one for one in found.deployment_statuses}
+        core = [pools[name] for name in (DISPATCHER, INGRESS) if name in pools]
+        if len(core) == 2 and all(one.status == DeploymentStatus.HEALTHY for one in core):
+            return
+        for one in core:
+            if one.status == DeploymentStatus.DEPLOY_FAILED:
+                raise RushesError(f"the endpoint did not start: {one.name}: {one.message.strip().splitlines()[-1]}")
+        sleep(_LOOK_S)
+
+
+def state() -> tuple[str, str] | None:
+    """Serve's own view of the endpoint, RUNNING for instance, and a message; None where there is no endpoint.
+
+    Not by `ray.serve.status()`, which refuses what its controller takes: a pool of no replicas that sleeps.
+    """
+    if not is_up():
+        return None
+    found = _get_global_client().get_serve_status(APP).app_status
+    return None if found.status == ApplicationStatus.NOT_STARTED else (found.status.value, found.message)
+
+
 def application(
-    config: ServeConfig, catalog: Catalog, *, bulk: BulkRunner | None = None, wrap: Wrap | None = None
+    config: ServeConfig, catalog: Catalog, *, bulk: BulkLauncher | None = None, wrap: Wrap | None = None
 ) -> Application:
     """The bound application. `bulk` runs large batches; `wrap` scripts faults in tests."""
+    if config.catalog is not None:
+        # Where it is read now; the processes of bulk runs read it again, from folders of their own.
+        config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
+    config = config.model_copy(update={"moderation": config.moderation.absolute()})
     served = served_catalog(config, catalog)
     pools = [_pool(variant, config, served).bind(variant, config, wrap) for variant in served.variants.values()]
     # SQLite belongs to the node whose disk it is on.

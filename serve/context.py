@@ -11,7 +11,8 @@ from serve.store.contract import Store
 from storage.objects import ObjectStore
 
 if TYPE_CHECKING:
-    from serve.admission import Admission
+    from actors.moderator import Moderates
+    from serve.admission.admission import Admission
     from serve.media.intake import Intake
 
 
@@ -25,6 +26,7 @@ class Context:
     objects: ObjectStore
     admission: "Admission"
     intake: "Intake"
+    moderator: "Moderates | None" = None  # of prompts
     wake: Callable[[], None] = lambda: None
     now: Callable[[], float] = time
     secret: bytes = field(default=b"", repr=False)  # signs URLs of a local object store

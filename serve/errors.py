@@ -7,16 +7,28 @@ class StoreUnavailableError(TransientError):
     """The task store does not answer: locked for too long, or its server is away."""
 
 
+class RunNotLaunchedError(TransientError):
+    """No process of a bulk run could be started now."""
+
+
 class IdempotencyError(PermanentError):
     """An Idempotency-Key came again with another body."""
 
 
-class DailyLimitError(PermanentError):
-    """A key has made its last task of the day. `retry_at`: seconds since the epoch."""
+class LimitError(PermanentError):
+    """A key has used up what it may. `retry_at`: when it may again, in seconds since the epoch."""
 
     def __init__(self, message: str, retry_at: float) -> None:
         self.retry_at = retry_at
         super().__init__(message)
+
+
+class DailyLimitError(LimitError):
+    """A key has made its last task of the day."""
+
+
+class SpendLimitError(LimitError):
+    """A key's tasks of this month would cost more than its credits."""
 
 
 class AddressError(PermanentError):

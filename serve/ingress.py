@@ -7,18 +7,21 @@ from typing import Any
 
 from ray import serve as ray_serve
 
+from actors.moderator import open_moderator
 from schemas.catalog import Catalog
-from serve.admission import Admission
-from serve.bulk import BulkRunner
+from schemas.config import read_config
+from serve.admission.admission import Admission
+from serve.bulk import BulkLauncher
 from serve.config import ServeConfig
 from serve.context import Context
+from serve.dispatch.replica import dispatcher_of
 from serve.http.app import build
 from serve.keys import load_secret
-from serve.logs import configure
 from serve.media.intake import Intake
-from serve.replica import dispatcher_of
+from serve.observability.logs import configure
 from serve.store.engine import open_store
 from storage.store import open_store as open_objects
+from trust.actor import service
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +30,10 @@ _METRICS_S = 2.0
 _WAKE_S = 0.05
 
 
-def ingress_app(config: ServeConfig, catalog: Catalog, bulk: BulkRunner | None = None) -> Any:
+def ingress_app(config: ServeConfig, catalog: Catalog, bulk: BulkLauncher | None = None) -> Any:
     """The ASGI application of this process. Called inside the replica: nothing of it travels."""
     configure()
-    store = open_store(config.database_url)
+    store = open_store(config.database_url, config.audit, service("ingress"))
     objects = open_objects(config.out)
     waker = _Dispatcher(ray_serve.get_replica_context().app_name)
     context = Context(
@@ -40,6 +43,7 @@ def ingress_app(config: ServeConfig, catalog: Catalog, bulk: BulkRunner | None =
         objects=objects,
         admission=Admission(config, catalog, store, time),
         intake=Intake(config, store, objects),
+        moderator=open_moderator(config.moderation.of_text, read_config()),
         wake=waker.wake,
         secret=load_secret(store),
     )

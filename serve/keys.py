@@ -13,11 +13,12 @@ import secrets
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from fastapi import Request
 
+from cluster.scheduling.events import TenantShare
 from schemas.errors import ConfigError, InvalidRequestError, Issue
 from serve.context import Context
 from serve.errors import UnauthorizedError
@@ -29,6 +30,14 @@ CACHE_S = 3.0
 SECRET_NOTE = "secret/endpoint"
 
 _SECRET_BYTES = 32
+_MOST = 2**31 - 1  # what a column holds
+_LIMITS = {
+    "max_concurrent": (1, _MOST),
+    "max_daily": (1, _MOST),
+    "monthly_credits": (0, _MOST),
+    "weight": (0.001, 1000.0),
+    "max_priority": (0, 100),
+}
 _KEY = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MOST_CACHED = 10_000  # unknown keys are remembered too, or each wrong one would cost a read
@@ -42,21 +51,55 @@ def create(
     max_concurrent: int | None = None,
     max_daily: int | None = None,
     monthly_credits: int | None = None,
+    weight: float | None = None,
+    max_priority: int | None = None,
 ) -> tuple[ApiKey, str]:
     """A new key and its secret, which nobody can read again. Limits of None are the endpoint's own.
 
     Raises ConfigError for a name or a limit that cannot be.
     """
-    if not 1 <= len(name) <= 100 or not name.isprintable():
-        raise ConfigError(f"name: {name!r} is not 1 to 100 printable characters")
-    limits = {"max_concurrent": max_concurrent, "max_daily": max_daily, "monthly_credits": monthly_credits}
-    for field, value in limits.items():
-        if value is not None and value < (0 if field == "monthly_credits" else 1):
-            raise ConfigError(f"{field}: {value} is too few")
     secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
-    key = ApiKey(id=f"key_{uuid.uuid4().hex}", name=name, created_at=now, **limits)
+    key = ApiKey(
+        id=f"key_{uuid.uuid4().hex}",
+        name=name,
+        created_at=now,
+        max_concurrent=max_concurrent,
+        max_daily=max_daily,
+        monthly_credits=monthly_credits,
+        weight=weight,
+        max_priority=max_priority,
+    )
+    _check(key)
     store.keys.add(key, digest(secret))
     return key, secret
+
+
+def change(store: Store, key_id: str, **changes: str | float | None) -> ApiKey:
+    """A key with another name or other limits; None: the endpoint's own. Running endpoints heed it within seconds.
+
+    Raises ConfigError for a key that is not there, or was revoked, and as `create` does.
+    """
+    known = store.keys.get(key_id)
+    if known is None or known.revoked_at is not None:
+        raise ConfigError(f"{key_id}: {'was revoked' if known else 'no such key; see `rushes keys list`'}")
+    key = replace(known, **changes)  # type: ignore[arg-type]
+    _check(key)
+    store.keys.change(key)
+    return key
+
+
+def share_of(key: ApiKey) -> TenantShare:
+    """What the scheduler gives the key beside others."""
+    return TenantShare(key.id, 1.0 if key.weight is None else key.weight, key.max_priority or 0)
+
+
+def _check(key: ApiKey) -> None:
+    if not 1 <= len(key.name) <= 100 or not key.name.isprintable():
+        raise ConfigError(f"name: {key.name!r} is not 1 to 100 printable characters")
+    for field, (least, most) in _LIMITS.items():
+        value = getattr(key, field)
+        if value is not None and not least <= value <= most:
+            raise ConfigError(f"{field}: {value:g} is not from {least:g} to {most:g}")
 
 
 def digest(secret: str) -> str:

@@ -10,8 +10,9 @@ import math
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from cluster.terms import Preference
+from cluster.routing.terms import Preference
 from schemas.clip import Clip, Status, Timings
+from schemas.moderation import Moderation, PublicFigures
 from schemas.request import Request
 from schemas.task import Group
 
@@ -24,7 +25,7 @@ class _Frozen(BaseModel):
 
 
 class Constraints(_Frozen):
-    """What the client allows: the durable half of `cluster.terms.Wanted`. The variant is `request.variant`."""
+    """What the client allows: the durable half of a `RoutingRequest`. The variant is `request.variant`."""
 
     allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] = ()
@@ -34,6 +35,7 @@ class Constraints(_Frozen):
     max_usd: float = math.inf
     deadline_at: float = math.inf
     skip_busy: bool = False
+    public_figures: PublicFigures = Field(default="auto", description="how strict moderation is about them")
 
 
 class Offer(_Frozen):
@@ -47,8 +49,11 @@ class Offer(_Frozen):
     eta_at: float
     eta_p90_at: float
     position: int = 0
-    regime: int = 0  # of `cluster.eta.Eta`; goes back into the EtaBook with the completion
+    regime: int = 0  # of `cluster.scheduling.eta.Eta`, as the next four; they go back into the estimator
     raw_s: float = 0.0
+    scale: float = 0.0
+    own_s: float = 0.0
+    warming_up: bool = False
     reason: str = ""
     sentence: str = ""
     story: tuple[dict[str, JsonValue], ...] = ()
@@ -57,6 +62,21 @@ class Offer(_Frozen):
     def credits(self) -> int:
         """Whole credits, rounded up: a client's cap is never exceeded by rounding."""
         return math.ceil(self.usd * CREDITS_PER_USD - 1e-9)
+
+
+class Outcome(_Frozen):
+    """How a task ended for good."""
+
+    status: Status
+    variant: str
+    clip: Clip | None = None
+    timings: Timings = Timings()
+    billed_usd: float = 0.0
+    billed_gpu_s: float = 0.0
+    failure: str = Field(default="", description="for the client: no stack trace, no path")
+    failure_code: str = Field(default="", description="Runway's vocabulary: INTERNAL, SAFETY.INPUT.TEXT, …")
+    moderation: Moderation = Field(default=Moderation(), description="what was found of its media and its frames")
+    dead: bool = Field(default=False, description="given up after several attempts: listed among dead letters")
 
 
 class NewTask(_Frozen):
@@ -75,20 +95,8 @@ class NewTask(_Frozen):
     batch_id: str | None = None
     router_id: str | None = None
     webhook_url: str | None = None
-
-
-class Outcome(_Frozen):
-    """How an attempt ended for good."""
-
-    status: Status
-    variant: str
-    clip: Clip | None = None
-    timings: Timings = Timings()
-    billed_usd: float = 0.0
-    billed_gpu_s: float = 0.0
-    failure: str = Field(default="", description="for the client: no stack trace, no path")
-    failure_code: str = Field(default="", description="Runway's vocabulary: INTERNAL, INTERNAL.BAD_OUTPUT.*, …")
-    dead: bool = Field(default=False, description="given up after several attempts: listed among dead letters")
+    moderation: Moderation = Field(default=Moderation(), description="what was found of its prompt")
+    outcome: Outcome | None = Field(default=None, description="of one that ends as it is accepted: it was refused")
 
 
 class StoredTask(NewTask):
@@ -112,7 +120,6 @@ class StoredTask(NewTask):
     fallback: str = Field(default="", description="why it is not the offered one")
     story: tuple[dict[str, JsonValue], ...] = Field(default=(), description="the last routing decision")
     last_error: str = Field(default="", description="of the last failed attempt, for operators")
-    outcome: Outcome | None = None
 
 
 class Lease(_Frozen):

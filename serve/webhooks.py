@@ -8,10 +8,13 @@ import asyncio
 import base64
 import logging
 import random
+import re
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from time import time
 from urllib.parse import urlsplit
 
@@ -34,6 +37,7 @@ _ANSWER_BYTES = 4096  # read so that the receiver sees its answer taken; never l
 _CLAIM_MARGIN_S = 60.0
 _POLL_S = 1.0
 _MOST_DOUBLINGS = 30
+_DIGITS = re.compile(r"[0-9]{1,9}")
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +69,8 @@ def webhook_secret(store: Store, config: ServeConfig, key_id: str) -> str:
 class Deliverer:
     """Sends what is due. Several may run: a message is claimed by one at a time. Blocking: give it a thread.
 
-    Hosts do not wait for each other: each has a few lanes of its own, and the messages of one that does not answer are
-    passed over for a while, uncounted, however many they are.
+    Hosts do not wait for each other: each has a few senders of its own, and the messages of one that does not answer
+    are passed over for a while, uncounted, however many they are.
     """
 
     def __init__(
@@ -111,48 +115,50 @@ class Deliverer:
     async def _send_all(self, by_host: dict[str, deque[Delivery]], until: float) -> int:
         made = 0
 
-        async def lane(host: str, waiting: deque[Delivery]) -> None:
+        async def send(host: str, waiting: deque[Delivery]) -> None:
             nonlocal made
             # Nothing is begun that could outlast its claim.
             while waiting and host not in self._cooling and self._now() < until:
                 made += 1
                 await self._deliver(waiting.popleft())
 
-        lanes = ((host, waiting) for host, waiting in by_host.items() for _ in range(min(_A_HOST, len(waiting))))
-        await asyncio.gather(*(lane(host, waiting) for host, waiting in lanes))
+        senders = ((host, waiting) for host, waiting in by_host.items() for _ in range(min(_A_HOST, len(waiting))))
+        await asyncio.gather(*(send(host, waiting) for host, waiting in senders))
         return made
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
-            failure, gone = await self._attempt(delivery)
+            failed = await self._attempt(delivery)
         except Exception as error:  # one message must not stop the others
             log.exception("webhook %s", delivery.id)
-            failure, gone = type(error).__name__, False
+            failed = _Failed(type(error).__name__)
         try:
-            if failure is None:
+            if failed is None:
                 await asyncio.to_thread(self._store.deliveries.delivered, delivery.id, self._now())
                 return
-            due_at = None if gone else self.next_at(delivery)
-            await asyncio.to_thread(self._store.deliveries.failed, delivery.id, failure, due_at)
+            due_at = None if failed.is_final else self.next_at(delivery, failed.not_before)
+            await asyncio.to_thread(self._store.deliveries.failed, delivery.id, failed.why, due_at)
         except StoreUnavailableError as error:
             # The claim runs out, and it is sent again: at least once.
             log.warning("webhook %s: its outcome was not kept: %s", delivery.id, error)
             return
         level = logging.WARNING if due_at is None else logging.INFO
         end = "given up" if due_at is None else "will be tried again"
-        log.log(level, "webhook %s: attempt %d: %s; %s", delivery.id, delivery.attempts + 1, failure, end)
+        log.log(level, "webhook %s: attempt %d: %s; %s", delivery.id, delivery.attempts + 1, failed.why, end)
 
-    def next_at(self, delivery: Delivery) -> float | None:
-        """When to try again after a failed attempt: doubling, each between half and the whole. None: never."""
+    def next_at(self, delivery: Delivery, not_before: float = 0.0) -> float | None:
+        """When to try again after a failed attempt: doubling, each between half and the whole, and not before the
+        receiver wants it, which is heeded as far as `most_s` goes. None: never."""
         settings = self._config.webhooks
         made = delivery.attempts + 1
         if made >= settings.max_attempts:
             return None
         wait_s = min(settings.most_s, settings.base_s * 2 ** min(made - 1, _MOST_DOUBLINGS))
-        return self._now() + wait_s * (0.5 + 0.5 * self._jitter())
+        now = self._now()
+        return max(now + wait_s * (0.5 + 0.5 * self._jitter()), min(not_before, now + settings.most_s))
 
-    async def _attempt(self, delivery: Delivery) -> tuple[str | None, bool]:
-        """What went wrong (None: nothing), and whether the receiver wants no more of it."""
+    async def _attempt(self, delivery: Delivery) -> "_Failed | None":
+        """What went wrong; None: nothing."""
         sent_at = datetime.fromtimestamp(int(self._now()), UTC)
         signer = await asyncio.to_thread(self._signer, delivery.key_id)
         headers = {
@@ -167,22 +173,47 @@ class Deliverer:
                 "POST", delivery.url, Deadline(timeout_s), headers=headers, body=delivery.payload.encode()
             ) as answer:
                 if 200 <= answer.status < 300:
-                    return None, False
+                    return None
                 await answer.head(_ANSWER_BYTES)
                 redirect = ", and redirects are not followed" if 300 <= answer.status < 400 else ""
-                return f"answered {answer.status}{redirect}", answer.status == 410
+                wanted = retry_after(answer.header("retry-after"), self._now())
+                return _Failed(f"answered {answer.status}{redirect}", wanted, is_final=answer.status == 410)
         except AddressError as error:
-            return str(error), False  # DNS may be mended
+            return _Failed(str(error))  # DNS may be mended
         except (httpx.TransportError, httpx.InvalidURL, OSError) as error:  # TimeoutError is an OSError
             self._cooling[_host(delivery.url)] = self._now() + _COOLING_S
             timed_out = isinstance(error, TimeoutError)
-            return f"no answer within {timeout_s:g} s" if timed_out else f"no answer: {type(error).__name__}", False
+            return _Failed(f"no answer within {timeout_s:g} s" if timed_out else f"no answer: {type(error).__name__}")
 
     def _signer(self, key_id: str) -> Webhook:
         signer = self._signers.get(key_id)
         if signer is None:
             signer = self._signers[key_id] = Webhook(webhook_secret(self._store, self._config, key_id))
         return signer
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An attempt. `is_final`: the receiver wants no more of it."""
+
+    why: str
+    not_before: float = 0.0
+    is_final: bool = False
+
+
+def retry_after(header: str | None, now: float) -> float:
+    """The instant before which a receiver wants no other attempt, by its Retry-After: seconds, or a date (RFC 9110,
+    10.2.3). 0 where it does not say, or not so."""
+    if header is None:
+        return 0.0
+    text = header.strip()
+    if _DIGITS.fullmatch(text):
+        return now + int(text)
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError):
+        return 0.0
+    return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
 
 
 def _host(url: str) -> str:

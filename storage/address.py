@@ -64,7 +64,10 @@ def parse_address(uri: str) -> StoreAddress:
         raise ConfigError(f"{uri!r}: unknown scheme; available: {', '.join(SCHEMES)}")
     if not uri:
         raise ConfigError(f"an empty address is no store; available: {', '.join(SCHEMES)}")
-    return FolderAddress(Path(uri).expanduser().absolute())
+    try:
+        return FolderAddress(Path(uri).expanduser().absolute())
+    except RuntimeError as error:
+        raise ConfigError(f"{uri!r}: nobody here has such a home folder") from error
 
 
 def split_object_uri(uri: str) -> tuple[StoreAddress, str]:

@@ -18,8 +18,7 @@ TASK_TYPE = pa.struct(
         ("prompt", pa.string()),
         ("negative_prompt", pa.string()),
         ("seed", pa.int64()),
-        ("image", pa.string()),
-        ("video", pa.string()),
+        ("media", pa.list_(pa.string())),
     ]
 )
 _BATCHES_A_ROW_GROUP = 8192
@@ -63,4 +62,4 @@ class BatchPart:
         groups: dict[str, Group] = {}
         for text, tasks in zip(rows.column("group").to_pylist(), rows.column("tasks").to_pylist(), strict=True):
             group = groups.get(text) or groups.setdefault(text, Group.model_validate_json(text))
-            yield RenderBatch(group, tuple(Task(**task) for task in tasks))
+            yield RenderBatch(group, tuple(Task(**{**task, "media": tuple(task["media"])}) for task in tasks))

@@ -2,6 +2,7 @@
 
     <out>/
     ├── run.json                                       what was asked and what came of it
+    ├── run.lock                                       who runs here now
     ├── contact-sheet.png
     ├── clips/<variant>/<xx>/<fingerprint>.mp4         and its poster .jpg beside it
     ├── plan/<run_id>/<name>
@@ -9,14 +10,19 @@
     ├── rejects/<run_id>/part-00000.jsonl              rows that never became a task
     ├── failures/<fingerprint>.json                    tasks that failed for good, with all that is known
     ├── tasks/<task id>/clip.mp4                       the endpoint's: one object a task, its poster.jpg beside it
+    ├── audit/segments/<chain>-<first>-<records>.jsonl the audit log: who asked for what, which clip came of it
+    ├── audit/anchors/<log>-<position>.json            how far a log went, signed
+    ├── embeddings/<xx>/<digest>.safetensors           of texts, where their encoder is large: encoded once a run
     └── ledger/
         ├── records/<xx>/<fingerprint>.json            the task succeeded
         ├── records/<xx>/<fingerprint>.<digest>.json   a try of it ended otherwise
-        └── compacted/<name>.parquet                   many records in one file
+        ├── segments/<name>-<records>.jsonl            records that one actor wrote together
+        └── compacted/<name>.parquet                   many records in one file, sorted
 
 An endpoint keeps its clips alike, and beside them what clients sent:
 
     ├── inputs/<sha256>.<ext>                          checked media that tasks read
+    ├── manifests/<key id>/…                           manifests that a key may name in a batch
     └── uploads/<id>                                   files sent ahead of a task, until they expire
 
 `<xx>` is the fingerprint's first two digits: a folder of a million files is slow everywhere.
@@ -26,6 +32,7 @@ import re
 from urllib.parse import quote
 
 RUN = "run.json"
+RUN_LOCK = "run.lock"
 CONTACT_SHEET = "contact-sheet.png"
 CLIPS = "clips/"
 TASKS = "tasks/"
@@ -33,12 +40,24 @@ PLAN = "plan/"
 RESULTS = "results/"
 REJECTS = "rejects/"
 FAILURES = "failures/"
+EMBEDDINGS = "embeddings/"
 RECORDS = "ledger/records/"
+SEGMENTS = "ledger/segments/"
 COMPACTED = "ledger/compacted/"
 INPUTS = "inputs/"
 UPLOADS = "uploads/"
+MANIFESTS = "manifests/"
+AUDIT_SEGMENTS = "audit/segments/"
+AUDIT_ANCHORS = "audit/anchors/"
 
+_OUTPUTS = (PLAN, RESULTS, REJECTS, FAILURES, "ledger/", "audit/")
 _RECORD = re.compile(r"ledger/records/[^/]+/(?P<fingerprint>[^/.]+)(?P<tried>\.[^/.]+)?\.json")
+
+_SEGMENT = re.compile(r"ledger/segments/[^/]+-(?P<records>\d+)\.jsonl")
+_CHAIN_DIGITS = 16
+_AUDIT_SEGMENT = re.compile(r"audit/segments/(?P<chain>[0-9a-f]{16})-(?P<first>\d{12})-(?P<records>\d+)\.jsonl")
+_AUDIT_ANCHOR = re.compile(r"audit/anchors/(?P<log>[0-9a-f]{16})-(?P<position>\d{12})\.json")
+_CLIP = re.compile(r"clips/[^/]+/[0-9a-f]{2}/(?P<fingerprint>[0-9a-f]{32})\.(?!poster\.)[^/]+")
 
 
 def clip(variant: str, fingerprint: str, suffix: str = "mp4") -> str:
@@ -49,6 +68,11 @@ def clip(variant: str, fingerprint: str, suffix: str = "mp4") -> str:
 def poster(variant: str, fingerprint: str, suffix: str = "jpg") -> str:
     """The still image of a clip, beside it."""
     return f"{CLIPS}{_part(variant)}/{fingerprint[:2]}/{fingerprint}.poster.{suffix}"
+
+
+def clips_prefix(variant: str, digit: str) -> str:
+    """What the clips and posters of a variant start with whose fingerprint starts with the hexadecimal digit."""
+    return f"{CLIPS}{_part(variant)}/{digit}"
 
 
 class BulkNames:
@@ -105,6 +129,11 @@ def failure(fingerprint: str) -> str:
     return f"{FAILURES}{fingerprint}.json"
 
 
+def embeddings(digest: str) -> str:
+    """Of one text, by whatever decides them (64 hexadecimal digits)."""
+    return f"{EMBEDDINGS}{digest[:2]}/{digest}.safetensors"
+
+
 def records_prefix(digits: str = "") -> str:
     """All loose records, or those whose fingerprint starts with the two digits."""
     return f"{RECORDS}{digits}/" if digits else RECORDS
@@ -119,9 +148,10 @@ def succeeded_record(fingerprint: str) -> str:
     return f"{record_prefix(fingerprint)}json"
 
 
-def tried_record(fingerprint: str, digest: str, quarantined: bool = False) -> str:
-    """`digest` is of the record's content, so that an object under this key never changes."""
-    return f"{record_prefix(fingerprint)}{digest}{'-quarantined' if quarantined else ''}.json"
+def tried_record(fingerprint: str, digest: str, outcome: str = "") -> str:
+    """`digest` is of the record's content, so that an object under this key never changes. `outcome` is what the key
+    alone shall say: `quarantined`, `revoked`, or `succeeded` for a success after one that was revoked."""
+    return f"{record_prefix(fingerprint)}{digest}{'-' if outcome else ''}{outcome}.json"
 
 
 def fingerprint_of_record(key: str) -> str | None:
@@ -133,7 +163,7 @@ def fingerprint_of_record(key: str) -> str | None:
 def is_succeeded_record(key: str) -> bool:
     """Whether the key alone says that its task succeeded."""
     match = _RECORD.fullmatch(key)
-    return match is not None and match["tried"] is None
+    return match is not None and (match["tried"] is None or match["tried"].endswith("-succeeded"))
 
 
 def is_quarantined_record(key: str) -> bool:
@@ -142,13 +172,67 @@ def is_quarantined_record(key: str) -> bool:
     return match is not None and (match["tried"] or "").endswith("-quarantined")
 
 
+def is_output(key: str) -> bool:
+    """Whether a run has written tables or lines there, which a manifest's folder may hold beside the manifest."""
+    return key.startswith(_OUTPUTS)
+
+
+def is_revoked_record(key: str) -> bool:
+    """Whether the key alone says that what was recorded before no longer holds."""
+    match = _RECORD.fullmatch(key)
+    return match is not None and (match["tried"] or "").endswith("-revoked")
+
+
+def segment(name: str, records: int) -> str:
+    """Records in one object, that is written once."""
+    return f"{SEGMENTS}{name}-{records}.jsonl"
+
+
+def records_in_segment(key: str) -> int:
+    """How many records a segment holds, by its key."""
+    match = _SEGMENT.fullmatch(key)
+    return int(match["records"]) if match else 0
+
+
+def fingerprint_of_clip(key: str) -> str | None:
+    """The task of a clip's key; None for posters and whatever else lies there."""
+    match = _CLIP.fullmatch(key)
+    return match["fingerprint"] if match else None
+
+
 def compacted(name: str) -> str:
     return f"{COMPACTED}{name}.parquet"
+
+
+def audit_segment(log: str, first: int, records: int) -> str:
+    """Records of one chain of the audit log, from position `first` on, that were written together."""
+    return f"{AUDIT_SEGMENTS}{log[:_CHAIN_DIGITS]}-{first:012d}-{records}.jsonl"
+
+
+def audit_segment_of(key: str) -> tuple[str, int, int] | None:
+    """(chain, first position, records) of a segment's key; None where it is none."""
+    match = _AUDIT_SEGMENT.fullmatch(key)
+    return (match["chain"], int(match["first"]), int(match["records"])) if match else None
+
+
+def audit_anchor(log: str, position: int) -> str:
+    return f"{AUDIT_ANCHORS}{log[:_CHAIN_DIGITS]}-{position:012d}.json"
+
+
+def audit_anchor_of(key: str) -> tuple[str, int] | None:
+    """(log, position) of an anchor's key, the log by its first digits; None where it is none."""
+    match = _AUDIT_ANCHOR.fullmatch(key)
+    return (match["log"], int(match["position"])) if match else None
 
 
 def media_input(digest: str, suffix: str) -> str:
     """Media that a task reads, by the SHA-256 of its bytes: sent twice, stored once. `suffix` without its dot."""
     return f"{INPUTS}{_part(digest)}.{suffix}"
+
+
+def manifests_prefix(key_id: str) -> str:
+    """Where the manifests of an API key lie."""
+    return f"{MANIFESTS}{_part(key_id)}/"
 
 
 def upload(upload_id: str) -> str:

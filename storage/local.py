@@ -25,11 +25,11 @@ class LocalStore:
     """The `ObjectStore` over a folder that every process of the run sees (one machine, or a shared mount).
 
     An object appears under its name only when it is complete: it is written to a temporary file in the same folder
-    and renamed. A killed process leaves at most a temporary file, which no listing shows. With `fsync`, file and folder
-    are flushed before `put` returns.
+    and renamed. A killed process leaves at most a temporary file, which no listing shows. With `fsync`, file and
+    folders are flushed before `put` returns: after a power cut there is no name without its content.
     """
 
-    def __init__(self, address: FolderAddress, fsync: bool = False) -> None:
+    def __init__(self, address: FolderAddress, fsync: bool = True) -> None:
         self._address = address
         self._fsync = fsync
 
@@ -55,7 +55,7 @@ class LocalStore:
         with _errors("write", path):
             if if_absent and path.exists():
                 return False  # Saves the write; the link below is what decides.
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(path.parent)
             with self._temporary_beside(path) as temporary:
                 self._fill(temporary, data)
                 stored = _link(temporary, path) if if_absent else _replace(temporary, path)
@@ -128,6 +128,16 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         return self._address.folder / checked_key(key)
+
+    def _make_folder(self, folder: Path) -> None:
+        """The folder, whose own name is as durable as what it will hold."""
+        if folder.is_dir():
+            return
+        missing = [folder, *(above for above in folder.parents if not above.is_dir())]
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._fsync:
+            for new in missing:
+                _flush_folder(new.parent)
 
     @contextmanager
     def _temporary_beside(self, path: Path) -> Iterator[Path]:

@@ -19,7 +19,7 @@ from schemas.errors import ObjectMissingError, RushesError, StorageError
 from storage.address import BucketAddress, checked_key
 from storage.objects import DEFAULT_CONTENT_TYPE, ObjectInfo
 from storage.retry import Backoff, retried
-from storage.s3_client import S3Settings, shared_client
+from storage.s3_client import S3Settings, shared_client, signing_client
 from storage.s3_errors import code_of, status_of, translated
 
 if TYPE_CHECKING:
@@ -163,7 +163,11 @@ class S3Store:
     def sign(self, key: str, expires_s: int = 3600) -> str:
         where: dict[str, Any] = {"Bucket": self._address.bucket, "Key": self._full(key)}
         return self._call(
-            "sign", key, lambda: self._client.generate_presigned_url("get_object", Params=where, ExpiresIn=expires_s)
+            "sign",
+            key,
+            lambda: signing_client(self._settings).generate_presigned_url(
+                "get_object", Params=where, ExpiresIn=expires_s
+            ),
         )
 
     def check(self) -> None:

@@ -1,6 +1,8 @@
 """The boto3 client: endpoint, credentials and addressing as the usual AWS environment and files say."""
 
+import base64
 import functools
+import hashlib
 import os
 import threading
 from dataclasses import dataclass
@@ -40,11 +42,24 @@ def shared_client(settings: S3Settings) -> "S3Client":
         return _client(settings, os.getpid(), environment)
 
 
+def signing_client(settings: S3Settings) -> "S3Client":
+    """The client that signs URLs for others: of the endpoint that they reach, RUSHES_S3_PUBLIC_ENDPOINT where it is
+    another than ours."""
+    public = os.environ.get("RUSHES_S3_PUBLIC_ENDPOINT")
+    if not public:
+        return shared_client(settings)
+    environment = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
+    with _lock:
+        return _client(settings, os.getpid(), environment, public)
+
+
 @functools.lru_cache(maxsize=8)
-def _client(settings: S3Settings, _pid: int, _environment: tuple[tuple[str, str], ...]) -> "S3Client":
+def _client(
+    settings: S3Settings, _pid: int, _environment: tuple[tuple[str, str], ...], endpoint: str | None = None
+) -> "S3Client":
     session = boto3.session.Session()
     # The first is made only to learn what environment and files say together.
-    resolved = session.client("s3", region_name=_region(session)).meta
+    resolved = session.client("s3", region_name=_region(session), endpoint_url=endpoint).meta
     custom = not (urlsplit(resolved.endpoint_url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
     config = Config(
         connect_timeout=settings.connect_timeout_s,
@@ -57,7 +72,21 @@ def _client(settings: S3Settings, _pid: int, _environment: tuple[tuple[str, str]
         s3={"addressing_style": _addressing_style(session, custom)},
         **_checksums(custom),
     )
-    return session.client("s3", region_name=_region(session), config=config)
+    client = session.client("s3", region_name=_region(session), endpoint_url=endpoint, config=config)
+    if custom:
+        client.meta.events.register("before-call.s3.DeleteObjects", _content_md5)
+    return client
+
+
+def _content_md5(params: dict[str, Any], **_: object) -> None:
+    """DeleteObjects as S3 has always had it: boto3 sends a newer checksum, which many servers refuse or do not know."""
+    params["headers"]["Content-MD5"] = base64.b64encode(
+        hashlib.md5(params["body"], usedforsecurity=False).digest()
+    ).decode()
+    params.get("context", {}).pop("checksum", None)
+    for name in [name for name in params["headers"] if name.lower().startswith("x-amz-checksum-")]:
+        del params["headers"][name]
+    params["headers"].pop("x-amz-sdk-checksum-algorithm", None)
 
 
 def _region(session: boto3.session.Session) -> str:

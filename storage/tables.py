@@ -4,15 +4,18 @@ Both are Parquet with plain columns (strings, numbers, UTC text), so that pandas
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from schemas.clip import Clip, Record, Status, Timings
+from schemas.moderation import Finding, Moderation
 from storage.store import ObjectStore
 
+_FINDINGS = TypeAdapter(tuple[Finding, ...])
 PARQUET_TYPE = "application/vnd.apache.parquet"
 # Small enough that finding one fingerprint in a million reads little, large enough to compress.
 _ROWS_A_GROUP = 16_384
@@ -26,6 +29,8 @@ _CLIP_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("height", pa.int32()),
     ("frames", pa.int32()),
     ("fps", pa.float64()),
+    ("unsigned_sha256", pa.string()),
+    ("signed_by", pa.string()),
 )
 _TIMING_FIELDS = tuple((name, pa.float64()) for name in ("queue_s", "load_s", "render_s", "encode_s", "store_s"))
 
@@ -43,6 +48,7 @@ RESULT_SCHEMA = pa.schema(
         ("revision", pa.string()),
         ("seed", pa.int64()),
         ("prompt", pa.string()),
+        ("inputs", pa.string()),
         ("attempts", pa.int32()),
         *_TIMING_FIELDS,
         ("quoted_gpu_s", pa.float64()),
@@ -51,6 +57,8 @@ RESULT_SCHEMA = pa.schema(
         ("billed_usd", pa.float64()),
         ("error_class", pa.string()),
         ("error", pa.string()),
+        ("failure_code", pa.string()),
+        ("moderation", pa.string()),  # JSON: what was found
         ("fingerprint", pa.string()),
         ("metadata", pa.string()),  # JSON: what the manifest had beside the known columns
     ]
@@ -70,6 +78,9 @@ RECORD_SCHEMA = pa.schema(
         ("billed_usd", pa.float64()),
         ("error_class", pa.string()),
         ("error", pa.string()),
+        ("failure_code", pa.string()),
+        ("moderation", pa.string()),
+        ("refused_by", pa.string()),
         ("quarantined", pa.bool_()),
         ("finished_at", pa.string()),
     ]
@@ -85,6 +96,7 @@ def records_to_table(records: Iterable[Record]) -> pa.Table:
     listed = list(records)
     columns: dict[str, list[Any]] = {name: [getattr(record, name) for record in listed] for name in _OWN_NAMES}
     columns["status"] = [record.status.value for record in listed]
+    columns["moderation"] = [findings_json(record.moderation) for record in listed]
     for name in _CLIP_NAMES:
         columns[name] = [getattr(record.clip, name) if record.clip else None for record in listed]
     for name in _TIMING_NAMES:
@@ -99,12 +111,33 @@ def table_to_records(table: pa.Table) -> list[Record]:
     for i in range(table.num_rows):
         own = {name: columns[name][i] for name in _OWN_NAMES}
         own["status"] = Status(own["status"])
+        own["moderation"] = findings_of(own["moderation"])
         clip = None
         if columns["uri"][i] is not None:
             clip = Clip(**{name: columns[name][i] for name in _CLIP_NAMES})
         timings = Timings(**{name: columns[name][i] for name in _TIMING_NAMES})
         records.append(Record(**own, clip=clip, timings=timings))
     return records
+
+
+def findings_json(moderation: Moderation) -> str | None:
+    """What was found as it stands in a column: a JSON list; None where there is nothing."""
+    return _FINDINGS.dump_json(moderation.findings).decode() if moderation.findings else None
+
+
+def findings_of(text: str | None) -> Moderation:
+    """The inverse of `findings_json`."""
+    return Moderation(findings=_FINDINGS.validate_json(text)) if text else Moderation()
+
+
+def completed(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """The columns of RECORD_SCHEMA; those that the writer of an earlier Rushes did not know are null."""
+    known = set(table.column_names)
+    arrays = [
+        table.column(name) if name in known else pa.nulls(table.num_rows, RECORD_SCHEMA.field(name).type)
+        for name in columns
+    ]
+    return pa.table(arrays, schema=pa.schema([RECORD_SCHEMA.field(name) for name in columns]))
 
 
 def write_table(store: ObjectStore, key: str, table: pa.Table) -> None:

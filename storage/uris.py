@@ -64,9 +64,10 @@ def head_uri(uri: str) -> FoundFile | None:
 def list_uris(uri: str, suffixes: tuple[str, ...] = ()) -> list[FoundFile]:
     """The files that a URI names, sorted by URI: an object itself, a folder's files at any depth, or a glob's matches.
 
-    In a glob `*` and `?` stay inside a folder and `**` crosses them. Below a folder, names starting with `.` or `_` are
-    skipped, as data tools do. `suffixes` (with or without a dot, any case) narrows folders and globs, not a file
-    named outright. ObjectMissingError when nothing is found.
+    In a glob `*` and `?` stay inside a folder and `**` crosses them; as in a shell, a name that starts with `.` must be
+    asked for by its dot. Below a folder, names starting with `.` or `_` are skipped, as data tools do. `suffixes` (with
+    or without a dot, any case) narrows folders and globs, not a file named outright. ObjectMissingError when nothing is
+    found.
     """
     exact = None if uri.endswith("/") else head_uri(uri)
     if exact is not None:  # First, since a file may well be called "take[1].jsonl".
@@ -90,7 +91,10 @@ def _candidates(store: ObjectStore, pattern: str) -> Iterator[ObjectInfo]:
         return
     matches = re.compile(_glob_to_regex(pattern)).fullmatch
     fixed = pattern[: next(_GLOB.finditer(pattern)).start()]
-    yield from (info for info in store.list(fixed) if matches(info.key))
+    dots_wanted = any(part.startswith(".") for part in pattern.split("/"))
+    for info in store.list(fixed):
+        if matches(info.key) and (dots_wanted or not any(part.startswith(".") for part in info.key.split("/"))):
+            yield info
 
 
 def _is_hidden(key: str) -> bool:

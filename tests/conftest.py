@@ -19,6 +19,7 @@ settings.load_profile("rushes")
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test starts knowing nothing: runs learn from what earlier ones took."""
     monkeypatch.setenv("RUSHES_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("RUSHES_STATE_DIR", str(tmp_path_factory.mktemp("state")))
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ class FaultyProxy:
         self._faults: deque[tuple[str | None, Fault]] = deque()
         self._lock = threading.Lock()
         self.requests: list[str] = []  # "METHOD /path" in order of arrival
+        self.headers: list[dict[str, str]] = []  # of each, names in small letters
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
@@ -77,6 +78,7 @@ class FaultyProxy:
             protocol_version = "HTTP/1.1"
 
             def do_any(self) -> None:
+                proxy.headers.append({name.lower(): value for name, value in self.headers.items()})
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 fault = proxy._next_fault(self.command, self.path)
                 if fault is not None and fault.hang_until is not None:

@@ -21,7 +21,8 @@ FastAPI's own bodies and response models work too. Whatever a route raises becom
 401; NotFoundError, ObjectMissingError → 404; IdempotencyError → 409; DailyLimitError → 429; TransientError → 503;
 anything else → 500, logged. A MediaError or AddressError with an attribute `path` (a tuple) names the field.
 
-`app.state`: `context` (Context), `metrics` (IngressMetrics), `work_is_there` (`.soon()` wakes the dispatcher).
+`app.state`: `context` (Context), `metrics` (IngressMetrics), `work_notifier` (`.notify()` wakes the dispatcher),
+`refusals` (what the audit log is told of requests that make nothing).
 `request.state.request_id` is the id of the request.
 A task on the wire is `serve.wire.tasks.shown(task, position=…, now=…, sign=serve.http.tasks.signer(context))`.
 Start-up and shutdown: append to `app.state.starting` and `app.state.stopping` (async functions without arguments).
@@ -29,7 +30,8 @@ Start-up and shutdown: append to `app.state.starting` and `app.state.stopping` (
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
@@ -39,7 +41,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from schemas.errors import RushesError
-from serve.admission import REFRESH_S
+from serve.admission.admission import LEAST_REFRESH_S, REFRESH_S
 from serve.context import Context
 from serve.http import (
     batches,
@@ -52,18 +54,19 @@ from serve.http import (
     health,
     organization,
     page,
+    refusals,
     routers,
     tasks,
     unavailable,
     uploads,
 )
+from serve.http.batched_store import BatchedStore
 from serve.http.document import BODIES, COMPONENTS, DESCRIPTION
-from serve.http.gather import Bell
-from serve.http.outermost import Outermost
-from serve.http.rounds import Rounds
+from serve.http.micro_batcher import CoalescedNotifier
+from serve.http.request_limits import RequestLimits
 from serve.media import outputs
 from serve.media import uploads as receiver
-from serve.metrics import IngressMetrics
+from serve.observability.metrics import IngressMetrics
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +87,6 @@ PARTS: tuple[ModuleType, ...] = (
     outputs,
 )
 
-Hook = Callable[[], Awaitable[None]]
-
 
 def build(context: Context) -> FastAPI:
     """The application over `context`."""
@@ -104,13 +105,15 @@ def build(context: Context) -> FastAPI:
         version="1",
         lifespan=lifespan,
         openapi_url="/openapi.json",
-        docs_url="/docs",
+        docs_url=None,  # `serve.http.page` has it, without anything from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # `RequestLimits` sees to those
     )
     app.state.context = context
     app.state.metrics = IngressMetrics()
-    app.state.rounds = Rounds(context.store.tasks)
-    app.state.work_is_there = Bell(lambda: app.state.context.wake())
+    app.state.batched_store = BatchedStore(context.store.tasks)
+    app.state.refusals = refusals.batcher(context)
+    app.state.work_notifier = CoalescedNotifier(lambda: app.state.context.wake())
     app.state.starting = []
     app.state.stopping = []
     _keep_fresh(app, context)
@@ -118,7 +121,7 @@ def build(context: Context) -> FastAPI:
     for part in PARTS:
         _hang_in(app, context, part)
     unavailable.include(app)
-    app.add_middleware(Outermost, config=context.config, answered=app.state.metrics.answered)
+    app.add_middleware(RequestLimits, config=context.config, answered=app.state.metrics.answered)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 
@@ -136,16 +139,18 @@ def _keep_fresh(app: FastAPI, context: Context) -> None:
         context.admission.kept_fresh = False
         for task in reading:
             task.cancel()
-        app.state.rounds.close()
+        app.state.batched_store.close()
+        app.state.refusals.close()
 
     app.state.starting.append(start)
     app.state.stopping.append(stop)
 
 
 async def _refresh_forever(context: Context) -> None:
-    is_away = False
+    is_away, pause_s = False, LEAST_REFRESH_S
     while True:
-        await asyncio.sleep(REFRESH_S)
+        await asyncio.sleep(pause_s)
+        began = time.monotonic()
         try:
             await asyncio.to_thread(context.admission.refresh)
             is_away = False
@@ -154,6 +159,8 @@ async def _refresh_forever(context: Context) -> None:
             if not is_away:
                 log.warning("the fleet's state cannot be read: %s", error, exc_info=not isinstance(error, RushesError))
             is_away = True
+        # A large fleet is read less often: it takes a twentieth of the time at most.
+        pause_s = min(REFRESH_S, max(LEAST_REFRESH_S, 20 * (time.monotonic() - began)))
 
 
 def _hang_in(app: FastAPI, context: Context, part: ModuleType) -> None:

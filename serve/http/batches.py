@@ -9,29 +9,30 @@ import math
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from pydantic import Field, JsonValue, model_validator
 from starlette.responses import Response
 
-from schemas.clip import ClipFormat, Status
-from schemas.errors import InvalidRequestError
-from schemas.request import Request as Wanted
+from schemas.clip import ClipFormat
+from serve.admission.allowance import Allowance
+from serve.admission.offer import NoCapacityError
+from serve.admission.submission import Submission, submission_of
 from serve.bulk import BulkOptions
 from serve.context import Context
-from serve.decision import NoCapacityError
 from serve.http import large_batches
-from serve.http.bodies import Creation, creation_of
-from serve.http.creates import FORMATS, constraints_of, store, take
-from serve.http.errors import NotFoundError, wire_issues
+from serve.http.creates import idempotency_of, store, with_prompts_moderated
+from serve.http.errors import NotFoundError
+from serve.http.refusals import refusals
 from serve.http.routes import Caller, body_of, context_of, documented, in_thread, json_answer
+from serve.http.run_tasks import run_tasks
 from serve.http.tasks import MAX_PAGE, signer
 from serve.http.tasks import _seq as seq_of
 from serve.http.tasks import _statuses as statuses_of
 from serve.store.contract import ApiKey, Batch
-from serve.tasks import CREDITS_PER_USD, LIVE, NewTask
+from serve.tasks import CREDITS_PER_USD, LIVE, Constraints, NewTask, StoredTask
 from serve.webhooks import check_webhook_url
 from serve.wire.base import Refusal, WireError, WireIssue, issue
 from serve.wire.creates import Own
@@ -44,7 +45,6 @@ NOTE = "batch/"  # + id: what a batch's row has no room for
 MOST_ROWS = 100_000
 _MOST_TOLD = 1000  # rejected rows that a batch remembers
 _FETCHES = 8  # at once, of one batch
-_NAMESPACE = uuid.UUID("6b7d0c1e-5f0b-4c52-9a86-0f8f2f8a6f10")
 _OF_THE_BATCH = {"tasks", "manifest_uri", "max_credits", "webhook_url"}
 
 
@@ -74,7 +74,7 @@ class Rows:
     """A batch's rows, the good ones by index and the issues of the others."""
 
     total: int
-    good: dict[int, tuple[Creation, Wanted]] = field(default_factory=dict)
+    good: dict[int, Submission] = field(default_factory=dict)
     rejected: dict[int, tuple[WireIssue, ...]] = field(default_factory=dict)
 
     def reject(self, index: int, error: WireError) -> None:
@@ -123,23 +123,48 @@ def include(app: FastAPI, context: Context) -> None:
 
 @router.post("/v1/batches", **{**documented(None, "Many creates at once"), "openapi_extra": _SCHEMA})
 async def create(request: Request, key: Caller) -> Response:
+    async with refusals(request, key):
+        return await _create(request, key)
+
+
+async def _create(request: Request, key: ApiKey) -> Response:
     body = await body_of(request, BatchBody)
     context = context_of(request)
     if body.webhook_url is not None:
         check_webhook_url(body.webhook_url, allow_private=context.config.media.allow_private)
+    idempotency = await idempotency_of(request)
+    if idempotency is not None:
+        known = await in_thread(context.store.batches.replay, key.id, idempotency)
+        if known is not None:
+            tasks = await in_thread(context.store.tasks.replay, key.id, idempotency)
+            return await _answer(context, known, tasks or (), replayed=True)
     if body.manifest_uri is not None:
-        options = _options(context, body)
-        batch = await large_batches.from_manifest(request, key, body.manifest_uri, options, body.webhook_url)
-        return json_answer(await in_thread(batch_view, context, batch))
-    rows = await in_thread(_read, context, body)
-    await _fetch(context, key, rows)
-    if rows.total > context.config.limits.max_batch_tasks:
+        options = _options(context, key, body)
+        new = await large_batches.of_manifest(request, key, body.manifest_uri, options)
+    else:
+        rows = await in_thread(_read, context, key, body)
+        if rows.total <= context.config.limits.max_batch_tasks:
+            # Of larger ones the bulk pipeline moderates the prompts, as of any manifest.
+            await _moderate(request, rows)
+        await _fetch(context, rows)
+        if rows.total <= context.config.limits.max_batch_tasks:
+            return await _queue(request, key, body, rows)
+        options = _options(context, key, body)
+        _reject_beyond_bulk(context, rows)
         _refuse_if_none(rows)
-        wanted = [rows.good[index][1] for index in sorted(rows.good)]
-        batch = await large_batches.from_rows(request, key, wanted, _options(context, body), body.webhook_url)
-        await _remember(context, batch, rows)
-        return json_answer(await in_thread(batch_view, context, batch))
-    return await _queue(request, key, body, rows)
+        wanted = [rows.good[index].request for index in sorted(rows.good)]
+        new = await large_batches.of_rows(request, key, wanted, options)
+        new = replace(new, details={**new.details, **_details(context, rows)})
+    new = replace(new, webhook_url=body.webhook_url)
+    batch = await large_batches.begin(request, key, new, idempotency)
+    return await _answer(context, batch, replayed=batch.id != new.id)
+
+
+async def _answer(context: Context, batch: Batch, tasks: Sequence[StoredTask] = (), *, replayed: bool) -> Response:
+    view = await in_thread(batch_view, context, batch)
+    if batch.run_uri is None:
+        view["taskIds"] = [task.id for task in tasks]
+    return json_answer(view, headers={"Idempotent-Replayed": "true"} if replayed else None)
 
 
 @router.get("/v1/batches/{batch_id}", **documented(None, "A batch: progress, quote and bill"))
@@ -153,7 +178,7 @@ async def retrieve(batch_id: str, request: Request, key: Caller) -> Response:
 async def cancel(batch_id: str, request: Request, key: Caller) -> Response:
     context = context_of(request)
     batch = await _owned(context, key, batch_id)
-    if batch.run_uri is not None:
+    if batch.run_uri is not None and batch.status in LIVE:
         await large_batches.stop(request, batch)
     ended = await in_thread(context.store.batches.cancel, batch_id, key.id, context.now())
     context.wake()
@@ -166,9 +191,12 @@ async def tasks(
     batch_id: str, request: Request, key: Caller, limit: int = 50, cursor: str | None = None, status: str | None = None
 ) -> Response:
     context = context_of(request)
-    await _owned(context, key, batch_id)
+    batch = await _owned(context, key, batch_id)
     if not 1 <= limit <= MAX_PAGE:
         raise WireError([issue("out_of_range", ("limit",), f"must be 1 to {MAX_PAGE}")], "Validation of query failed")
+    if batch.run_uri is not None:
+        wanted = statuses_of(status, may_be_rejected=True)
+        return json_answer(await in_thread(run_tasks, batch, limit, cursor, wanted, signer(context)))
     before = seq_of(cursor)
     found = await in_thread(
         context.store.tasks.recent,
@@ -186,35 +214,37 @@ async def tasks(
 # -- reading rows ------------------------------------------------------------------------------------------------------
 
 
-def _read(context: Context, body: BatchBody) -> Rows:
+def _read(context: Context, key: ApiKey, body: BatchBody) -> Rows:
     """Every row as a create. In a thread: a hundred thousand of them take a while."""
     given = body.tasks or ()
-    rows, defaults, now = Rows(len(given)), body.defaults(), context.now()
-    most = context.config.limits.max_prompt_chars
+    rows, defaults = Rows(len(given)), body.defaults()
     for index, row in enumerate(given):
         try:
-            whole = {**defaults, **row} if isinstance(row, dict) else row
-            creation = creation_of(whole, max_prompt_chars=most, now=now)
-            rows.good[index] = creation, creation.wanted(creation.media.uri if creation.media else None)
+            rows.good[index] = submission_of({**defaults, **row} if isinstance(row, dict) else row, context, key)
         except WireError as error:
             rows.reject(index, error)
     return rows
 
 
-async def _fetch(context: Context, key: ApiKey, rows: Rows) -> None:
+async def _moderate(request: Request, rows: Rows) -> None:
+    """The prompts of the good rows. Those that are refused stay: they become tasks that have failed."""
+    places = list(rows.good)
+    found = await with_prompts_moderated(request, [rows.good[index] for index in places])
+    rows.good |= dict(zip(places, found, strict=True))
+
+
+async def _fetch(context: Context, rows: Rows) -> None:
     """Take the media of the good rows, some at a time. A row whose media cannot be taken is rejected."""
     gate = asyncio.Semaphore(_FETCHES)
 
-    async def one(index: int, creation: Creation) -> None:
-        assert creation.media is not None
+    async def one(index: int, submission: Submission) -> None:
         async with gate:
             try:
-                uri = await take(context, creation.media.uri, creation.media.kind, key, (creation.media.name,))
-                rows.good[index] = creation, creation.wanted(uri)
+                rows.good[index] = await submission.with_media_taken(context.intake)
             except WireError as error:
                 rows.reject(index, error)
 
-    await asyncio.gather(*(one(index, creation) for index, (creation, _) in tuple(rows.good.items()) if creation.media))
+    await asyncio.gather(*(one(index, row) for index, row in tuple(rows.good.items()) if row.media))
 
 
 def _refuse_if_none(rows: Rows) -> None:
@@ -228,7 +258,29 @@ def _refuse_if_none(rows: Rows) -> None:
         raise WireError(issues, "No row of the batch can be rendered")
 
 
-def _options(context: Context, body: BatchBody) -> BulkOptions:
+def _reject_beyond_bulk(context: Context, rows: Rows) -> None:
+    """Rows that say what a bulk run cannot heed: rejected rather than rendered otherwise than asked."""
+    most = context.config.limits.max_batch_tasks
+    for index, row in tuple(rows.good.items()):
+        own, usual = row.constraints, Constraints()
+        said = {
+            "webhookUrl": row.webhook_url is not None,
+            "outputFormat": row.clip_format is not ClipFormat.MP4,
+            "deadline": own.deadline_at != usual.deadline_at,
+            "maxCredits": own.max_usd != usual.max_usd,
+            "allowModels": own.allow is not None,
+            "denyModels": bool(own.deny),
+            "minQuality": own.min_quality != usual.min_quality,
+            "optimizeFor": own.prefer is not usual.prefer,
+            "skipBusy": own.skip_busy,
+            "contentModeration": own.public_figures != usual.public_figures,
+        }
+        issues = [issue("unsupported", name, f"is for batches of at most {most} rows") for name in said if said[name]]
+        if issues:
+            rows.reject(index, WireError(issues))
+
+
+def _options(context: Context, key: ApiKey, body: BatchBody) -> BulkOptions:
     """What of a batch's body goes for a bulk run. Raises WireError for what does not."""
     for name in ("deadline", "allow_models", "deny_models", "min_quality", "optimize_for", "skip_busy"):
         if name in body.model_fields_set:
@@ -240,6 +292,7 @@ def _options(context: Context, body: BatchBody) -> BulkOptions:
         priority=body.priority,
         max_usd=None if body.max_credits is None else body.max_credits / CREDITS_PER_USD,
         trusted=not context.config.auth,
+        max_concurrent=Allowance.of(key, context.config.limits).max_concurrent,
     )
 
 
@@ -248,75 +301,50 @@ def _options(context: Context, body: BatchBody) -> BulkOptions:
 
 async def _queue(request: Request, key: ApiKey, body: BatchBody, rows: Rows) -> Response:
     context = context_of(request)
-    batch_id = await in_thread(_batch_id, context, key, request.headers.get("idempotency-key"))
-    admitted = await in_thread(_decide, context, key, rows, batch_id)
+    batch_id = str(uuid.uuid4())
+    admitted = await in_thread(_decide, context, rows, batch_id)
     _refuse_if_none(rows)
     new = [admitted[index] for index in sorted(admitted)]
     quote_usd = math.fsum(task.offer.usd for task in new)
     if body.max_credits is not None and quote_usd * CREDITS_PER_USD > body.max_credits + 1e-9:
         least = math.ceil(quote_usd * CREDITS_PER_USD - 1e-9)
         raise WireError([issue("price", "maxCredits", f"the batch would cost {least} credits", (str(least),))])
-    known = await in_thread(context.store.batches.get, batch_id, key.id)
-    batch = Batch(batch_id, key.id, context.now(), len(new), quote_usd, webhook_url=body.webhook_url)
-    if known is None:
-        # The batch first: its last task may end before this function does.
-        await in_thread(context.store.batches.create, batch)
-    try:
-        stored = await store(request, key, new)
-    except BaseException as error:
-        if known is None:
-            failure = f"not accepted: {error}" if isinstance(error, Exception) else "not accepted"
-            context.store.batches.update(batch_id, Status.FAILED, {}, 0.0, context.now(), failure[:300])
-        raise
-    if not stored.replayed:
-        await _remember(context, batch, rows, new)
+    batch = Batch(
+        batch_id,
+        key.id,
+        context.now(),
+        len(new),
+        quote_usd,
+        webhook_url=body.webhook_url,
+        model=body.model,
+        details=_details(context, rows, new),
+    )
+    # Stored with its tasks, all or none: there is never a batch without tasks, nor one that failed beside its tasks.
+    stored = await store(request, key, new, batch)
     found = await _owned(context, key, stored.tasks[0].batch_id or batch_id)
-    view = await in_thread(batch_view, context, found)
-    view["taskIds"] = [task.id for task in stored.tasks]
-    return json_answer(view, headers={"Idempotent-Replayed": "true"} if stored.replayed else None)
+    return await _answer(context, found, stored.tasks, replayed=stored.replayed)
 
 
-def _batch_id(context: Context, key: ApiKey, idempotency_key: str | None) -> str:
-    """The same id for the same Idempotency-Key, so that a retry finds what the first try began; a new one otherwise."""
-    if idempotency_key is None:
-        return str(uuid.uuid4())
-    for turn in range(100):
-        batch_id = str(uuid.uuid5(_NAMESPACE, f"{key.id}:{turn}:{idempotency_key}"))
-        found = context.store.batches.get(batch_id)
-        if found is None or found.status is not Status.FAILED or found.counts:
-            return batch_id
-    return str(uuid.uuid4())
-
-
-def _decide(context: Context, key: ApiKey, rows: Rows, batch_id: str) -> dict[int, NewTask]:
+def _decide(context: Context, rows: Rows, batch_id: str) -> dict[int, NewTask]:
     """Admit each good row on its own. In a thread."""
     admitted: dict[int, NewTask] = {}
-    for index, (creation, wanted) in tuple(rows.good.items()):
+    for index, submission in tuple(rows.good.items()):
         try:
-            admitted[index] = context.admission.decide(
-                wanted,
-                constraints_of(creation.body),
-                key_id=key.id,
-                kind="batch",
-                model=creation.body.model,
-                clip_format=FORMATS[creation.body.output_format] if creation.body.output_format else ClipFormat.MP4,
-                batch_id=batch_id,
-                webhook_url=creation.body.webhook_url,
-            )
-        except InvalidRequestError as error:
-            rows.reject(index, WireError(wire_issues(error.issues, creation.names)))
+            admitted[index] = submission.decide(context, "batch", batch_id)
+        except WireError as error:
+            rows.reject(index, error)
         except NoCapacityError as error:
             rows.reject(index, WireError([issue("no_capacity", "model", str(error))]))
     return admitted
 
 
-async def _remember(context: Context, batch: Batch, rows: Rows, new: Sequence[NewTask] = ()) -> None:
-    """What a batch's row has no room for: rejected rows and the promise."""
-    note: dict[str, JsonValue] = {"rejected": rows.told(), "rows": rows.total, "rejectedRows": len(rows.rejected)}
+def _details(context: Context, rows: Rows, new: Sequence[NewTask] = ()) -> dict[str, JsonValue]:
+    """What of a batch nobody asks by: rejected rows and the promise."""
+    details: dict[str, JsonValue] = {"rejected": rows.told(), "rows": rows.total, "rejectedRows": len(rows.rejected)}
     if new:
-        note["gpuS"] = math.fsum(task.offer.gpu_s for task in new)
-        note["etaAt"], note["etaP90At"] = _promise(context, new)
-    await in_thread(context.store.notes.write, NOTE + batch.id, note)
+        details["gpuS"] = math.fsum(task.offer.gpu_s for task in new)
+        details["etaAt"], details["etaP90At"] = _promise(context, new)
+    return details
 
 
 def _promise(context: Context, new: Sequence[NewTask]) -> tuple[float, float]:
@@ -346,8 +374,9 @@ async def _owned(context: Context, key: ApiKey, batch_id: str) -> Batch:
 
 def batch_view(context: Context, batch: Batch) -> dict[str, JsonValue]:
     """A batch as clients see it. Reads the store."""
-    kept = context.store.notes.read(NOTE + batch.id)
-    note: dict[str, Any] = kept if isinstance(kept, dict) else {}
+    # In a note: of an earlier rushes.
+    kept = batch.details or context.store.notes.read(NOTE + batch.id)
+    note: dict[str, Any] = dict(kept) if isinstance(kept, dict) else {}
     counts = {name.lower(): count for name, count in batch.counts.items()}
     done = sum(count for name, count in counts.items() if name in ("succeeded", "failed", "cancelled", "rejected"))
     view: dict[str, JsonValue] = {

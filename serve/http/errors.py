@@ -17,38 +17,18 @@ from starlette.responses import Response
 from schemas.errors import (
     ConfigError,
     InvalidRequestError,
-    Issue,
     MediaError,
     ObjectMissingError,
     RushesError,
     TransientError,
 )
-from serve.errors import AddressError, DailyLimitError, IdempotencyError, StoreUnavailableError, UnauthorizedError
-from serve.wire.base import Path, WireError, WireIssue, closest
+from serve.errors import AddressError, IdempotencyError, LimitError, StoreUnavailableError, UnauthorizedError
+from serve.wire.base import Path, WireError, WireIssue, closest, wire_issues
+from serve.wire.creates import WIRE_NAMES
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 2
-
-# Fields of `schemas.request.Request` and of constraints, as the creates call them.
-WIRE_NAMES: Mapping[str, str] = {
-    "variant": "model",
-    "mode": "model",
-    "prompt": "promptText",
-    "negative_prompt": "negativePrompt",
-    "image": "promptImage",
-    "video": "videoUri",
-    "width": "ratio",
-    "height": "ratio",
-    "num_frames": "duration",
-    "duration_s": "duration",
-    "num_inference_steps": "numInferenceSteps",
-    "guidance_scale": "guidanceScale",
-    "max_credits": "maxCredits",
-    "min_quality": "minQuality",
-    "allow": "allowModels",
-    "deny": "denyModels",
-}
 
 
 class NotFoundError(Exception):
@@ -77,29 +57,12 @@ def envelope(
     return Response(to_json(body), status, dict(headers or {}), "application/json")
 
 
-def wire_issues(issues: Sequence[Issue], names: Mapping[str, str] = WIRE_NAMES, within: Path = ()) -> list[WireIssue]:
-    """Ours in the client's names. Several that name one field become one entry each."""
-    found = []
-    for one in issues:
-        path: Path = (*within, *(names.get(part, part) for part in one.path.split(".") if part))
-        suggestion = getattr(one, "suggestion", None)
-        if suggestion is None and one.choices and one.code in _FIRST_IS_BEST:
-            suggestion = one.choices[0]
-        found.append(
-            WireIssue(code=one.code, path=path, message=one.message, choices=one.choices, suggestion=suggestion)
-        )
-    return found
-
-
-_FIRST_IS_BEST = frozenset({"shape", "deadline_cannot_be_kept", "price"})
-
-
 def as_response(request: Request, error: Exception) -> Response:
     """The answer to any error."""
     if isinstance(error, WireError):
         return envelope(request, 400, error.error, error.issues)
     if isinstance(error, InvalidRequestError):
-        return envelope(request, 400, "Validation of body failed", wire_issues(error.issues))
+        return envelope(request, 400, "Validation of body failed", wire_issues(error.issues, WIRE_NAMES))
     if isinstance(error, RequestValidationError):
         return envelope(request, 400, "Validation of request failed", _fastapi_issues(error))
     if isinstance(error, HTTPException):
@@ -111,7 +74,7 @@ def as_response(request: Request, error: Exception) -> Response:
     if isinstance(error, IdempotencyError):
         # Trying again cannot help: the client is told not to.
         return envelope(request, 409, str(error), headers={"x-should-retry": "false"})
-    if isinstance(error, DailyLimitError):
+    if isinstance(error, LimitError):
         context = request.app.state.context
         wait_s = max(1, math.ceil(error.retry_at - context.now()))
         headers = {"Retry-After": str(wait_s), **({"x-should-retry": "false"} if wait_s > 60 else {})}

@@ -1,28 +1,23 @@
 """`POST /v1/estimates`: what a create would be told, and why, before anything is sent. Nothing is stored or fetched."""
 
 import math
-from collections.abc import Mapping
+from dataclasses import replace
 
 from fastapi import APIRouter, Request
-from pydantic import ConfigDict, JsonValue
+from pydantic import JsonValue
 from starlette.responses import Response
 
-from cluster.routing import Choice
-from cluster.story import Reason, Story
+from cluster.routing.decision_trace import DecisionTrace, Reason
+from cluster.routing.router import Choice
 from schemas.catalog import Variant
-from schemas.clip import ClipFormat
-from schemas.errors import InvalidRequestError
-from schemas.request import Request as Wanted
-from serve.admission import Admission
+from serve.admission.admission import Admission
+from serve.admission.offer import Decision, NoCapacityError
+from serve.admission.submission import Submission, SubmissionRefusedError, submission_of
 from serve.context import Context
-from serve.decision import Decision, NoCapacityError, RefusedError
-from serve.http.bodies import creation_of
-from serve.http.creates import FORMATS, constraints_of
-from serve.http.errors import wire_issues
-from serve.http.generate import estimated
-from serve.http.routes import Caller, body_of, context_of, in_thread, json_answer
-from serve.tasks import Constraints
-from serve.wire.base import Wire, WireError
+from serve.http import generate
+from serve.http.routes import Caller, context_of, in_thread, json_answer, json_of
+from serve.wire.base import WireError
+from serve.wire.creates import GenerateVideo
 from serve.wire.instants import iso
 from serve.wire.tasks import estimated_cost, rendered
 
@@ -53,12 +48,6 @@ FILTERS = {
 _MOST_ALTERNATIVES = 12
 
 
-class AnyBody(Wire):
-    """A JSON object, read further by what is in it."""
-
-    model_config = ConfigDict(extra="allow")
-
-
 _SCHEMA = {
     "requestBody": {
         "required": True,
@@ -79,35 +68,26 @@ _SCHEMA = {
 
 @router.post("/v1/estimates", summary="Price, seconds and ETA of a create, and why", openapi_extra=_SCHEMA)
 async def estimate(request: Request, key: Caller) -> Response:
-    given = await body_of(request, AnyBody)
-    context = context_of(request)
-    fields = given.model_extra or {}
-    if "configId" in fields:
-        wanted, constraints, names = await estimated(request, key)
-        return json_answer(await in_thread(_answer, context, wanted, constraints, ClipFormat.MP4, names))
-    creation = creation_of(fields, max_prompt_chars=context.config.limits.max_prompt_chars, now=context.now())
     # The media themselves are looked at when they are sent: whether there are any decides here.
-    wanted = creation.wanted("estimate:media" if creation.media else None)
-    clip_format = FORMATS[creation.body.output_format]
-    body = await in_thread(_answer, context, wanted, constraints_of(creation.body), clip_format, creation.names)
-    return json_answer(body)
+    given, context = await json_of(request), context_of(request)
+    if isinstance(given, dict) and "configId" in given:
+        submission = await generate.to_estimate(context, submission_of(given, context, key, GenerateVideo))
+    else:
+        submission = submission_of(given, context, key)
+    return json_answer(await in_thread(_answer, context, submission))
 
 
-def _answer(
-    context: Context, wanted: Wanted, constraints: Constraints, clip_format: ClipFormat, names: Mapping[str, str]
-) -> dict[str, JsonValue]:
+def _answer(context: Context, submission: Submission) -> dict[str, JsonValue]:
     admission, now = context.admission, context.now()
     try:
-        decision = admission.consider(wanted, constraints, clip_format)
-    except (RefusedError, NoCapacityError) as error:
-        others = _alternatives(admission, wanted, constraints, clip_format, None, now)
-        found = wire_issues(error.issues, names) if isinstance(error, RefusedError) else []
-        issues: list[JsonValue] = [one.as_json() for one in found]
-        words = "; ".join(one.message for one in found) or str(error)
-        return {**_refused(error.choice, words, now), "issues": issues, "alternatives": others}
-    except InvalidRequestError as error:
-        raise WireError(wire_issues(error.issues, names)) from error
-    others = _alternatives(admission, wanted, constraints, clip_format, decision, now)
+        decision = submission.consider(admission)
+    except (SubmissionRefusedError, NoCapacityError) as error:
+        others = _alternatives(admission, submission, None, now)
+        issues: list[JsonValue] = []
+        if isinstance(error, SubmissionRefusedError):
+            issues += [one.as_json() for one in error.issues]
+        return {**_refused(error.choice, str(error), now), "issues": issues, "alternatives": others}
+    others = _alternatives(admission, submission, decision, now)
     return {**shown(decision, admission.served[decision.offer.variant], now), "alternatives": others}
 
 
@@ -153,7 +133,7 @@ def _refused(choice: Choice, text: str, now: float) -> dict[str, JsonValue]:
     }
 
 
-def explained(story: Story) -> tuple[str, ...]:
+def explained(story: DecisionTrace) -> tuple[str, ...]:
     """The story for people: what each filter left out and why, then what decided. Filters that left out nobody are
     not worth a line."""
     lines = []
@@ -170,23 +150,18 @@ def explained(story: Story) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _alternatives(
-    admission: Admission,
-    wanted: Wanted,
-    constraints: Constraints,
-    clip_format: ClipFormat,
-    chosen: Decision | None,
-    now: float,
-) -> list[JsonValue]:
+def _alternatives(admission: Admission, submission: Submission, chosen: Decision | None, now: float) -> list[JsonValue]:
     """Each served variant that could render it, as if it had been named, limits left out: soonest first."""
+    constraints = submission.constraints
     free = constraints.model_copy(
         update={"fall_back": False, "max_usd": math.inf, "deadline_at": math.inf, "skip_busy": False}
     )
     found: list[tuple[float, dict[str, JsonValue]]] = []
     for name, variant in list(admission.served.variants.items())[:_MOST_ALTERNATIVES]:
+        named = submission.request.model_copy(update={"variant": name})
         try:
-            other = admission.consider(wanted.model_copy(update={"variant": name}), free, clip_format)
-        except (InvalidRequestError, NoCapacityError):
+            other = replace(submission, request=named, constraints=free).consider(admission)
+        except (WireError, NoCapacityError):
             continue
         offer = other.offer
         within = offer.usd <= constraints.max_usd and offer.eta_p90_at <= constraints.deadline_at

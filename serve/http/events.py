@@ -6,24 +6,28 @@ Each event's data is what a GET would have answered then. A stream of a task or 
 
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 from fastapi import APIRouter, FastAPI, Request
 from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
 
 from schemas.clip import Status
+from schemas.errors import TransientError
 from serve.context import Context
+from serve.errors import UnauthorizedError
 from serve.http.batches import batch_view
+from serve.http.change_feed import ChangeFeed, Watch, WatchKind
 from serve.http.errors import NotFoundError, envelope
-from serve.http.feed import Feed, Kind, Watch
 from serve.http.routes import Caller, context_of, documented, in_thread
 from serve.http.tasks import signer
+from serve.keys import keyring
 from serve.store.contract import ApiKey
 from serve.tasks import LIVE
 from serve.wire.tasks import shown
 
 HEARTBEAT_S = 15.0
+KEY_CHECK_S = 3.0  # a key that was revoked hears no more
 MOST_STREAMS = 16  # of one key on one ingress
 MOST_S = 3600.0  # then the client opens another: balancers forget, and streams spread over ingresses again
 
@@ -34,7 +38,7 @@ def include(app: FastAPI, context: Context) -> None:  # noqa: ARG001
     """Streams end when the process is told to go: nobody waits an hour for them."""
 
     async def close() -> None:
-        feed: Feed | None = getattr(app.state, "feed", None)
+        feed: ChangeFeed | None = getattr(app.state, "feed", None)
         if feed is not None:
             feed.close()
 
@@ -45,32 +49,32 @@ def include(app: FastAPI, context: Context) -> None:  # noqa: ARG001
 async def of_task(request: Request, task_id: str, key: Caller) -> Response:
     if await in_thread(context_of(request).store.tasks.get, task_id, key.id) is None:
         raise NotFoundError(f"there is no task {task_id[:100]!r}")
-    return await _open(request, key, Kind.TASK, task_id)
+    return await _open(request, key, WatchKind.TASK, task_id)
 
 
 @router.get("/v1/batches/{batch_id}/events", **documented(None, "A batch as it changes, until its end"))
 async def of_batch(request: Request, batch_id: str, key: Caller) -> Response:
     if await in_thread(context_of(request).store.batches.get, batch_id, key.id) is None:
         raise NotFoundError(f"there is no batch {batch_id[:100]!r}")
-    return await _open(request, key, Kind.BATCH, batch_id)
+    return await _open(request, key, WatchKind.BATCH, batch_id)
 
 
 # Not in the document: a client made from it would wait for an answer that does not end.
 @router.get("/v1/events", include_in_schema=False)
 async def of_key(request: Request, key: Caller) -> Response:
-    return await _open(request, key, Kind.KEY, key.id)
+    return await _open(request, key, WatchKind.KEY, key.id)
 
 
-def feed_of(request: Request) -> Feed:
+def feed_of(request: Request) -> ChangeFeed:
     """The process's own."""
     state = request.app.state
-    found: Feed | None = getattr(state, "feed", None)
+    found: ChangeFeed | None = getattr(state, "feed", None)
     if found is None:
-        found = state.feed = Feed(state.context.store, state.context.now)
+        found = state.feed = ChangeFeed(state.context.store, state.context.now)
     return found
 
 
-async def _open(request: Request, key: ApiKey, kind: Kind, ident: str) -> Response:
+async def _open(request: Request, key: ApiKey, kind: WatchKind, ident: str) -> Response:
     state = request.app.state
     streams: Counter[str] | None = getattr(state, "streams", None)
     if streams is None:
@@ -84,7 +88,7 @@ async def _open(request: Request, key: ApiKey, kind: Kind, ident: str) -> Respon
 
 
 async def _stream(
-    request: Request, key: ApiKey, kind: Kind, ident: str, streams: "Counter[str]"
+    request: Request, key: ApiKey, kind: WatchKind, ident: str, streams: "Counter[str]"
 ) -> AsyncIterator[bytes]:
     """Runs until the end of what is watched, or until the client goes: then it is cancelled where it waits."""
     context: Context = request.app.state.context
@@ -95,9 +99,17 @@ async def _stream(
         with metrics.stream() if metrics else nullcontext(), feed_of(request).follow(kind, ident) as watch:
             yield b"retry: 2000\n\n"
             told: dict[str, Status] = {}
+            quiet_s = 0.0
             while context.now() < until:
-                if not await watch.wait(HEARTBEAT_S):
-                    yield b": still here\n\n"
+                if not await _may_listen(request):
+                    yield b": this API key was revoked\n\n"
+                    return
+                step_s = min(KEY_CHECK_S, HEARTBEAT_S)
+                if not await watch.wait(step_s):
+                    quiet_s += step_s
+                    if quiet_s >= HEARTBEAT_S:
+                        quiet_s = 0.0
+                        yield b": still here\n\n"
                     continue
                 lines, ended = await in_thread(_said, context, watch, told)
                 if lines:
@@ -108,6 +120,18 @@ async def _stream(
         streams[key.id] -= 1
         if streams[key.id] <= 0:
             del streams[key.id]
+
+
+async def _may_listen(request: Request) -> bool:
+    """Whether the key that opened the stream is still one. A store that is away takes nobody's key."""
+    if not request.app.state.context.config.auth:
+        return True
+    with suppress(TransientError):
+        try:
+            await keyring(request).find(request.headers.get("authorization"))
+        except UnauthorizedError:
+            return False
+    return True
 
 
 def _said(context: Context, watch: Watch, told: dict[str, Status]) -> tuple[bytes, bool]:
@@ -130,7 +154,7 @@ def _said(context: Context, watch: Watch, told: dict[str, Status]) -> tuple[byte
             out.append(_event(_name(told, task_id, task.status), view))
             if task.status not in LIVE:
                 told.pop(task_id, None)
-        ended = ended or (watch.kind is Kind.TASK and (task is None or task.status not in LIVE))
+        ended = ended or (watch.kind is WatchKind.TASK and (task is None or task.status not in LIVE))
     return b"".join(out), ended
 
 

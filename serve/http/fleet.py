@@ -10,9 +10,10 @@ from pydantic import JsonValue
 
 from schemas.catalog import Variant
 from schemas.clip import Status
+from schemas.inputs import Role
 from schemas.shape import Shape, ShapeRule
 from serve.context import Context
-from serve.fleet import FleetReport, PoolReport
+from serve.dispatch.fleet import FleetReport, PoolReport
 from serve.http.routes import in_thread
 from serve.keys import caller
 from serve.store.contract import Counts
@@ -37,7 +38,7 @@ async def pools(request: Request) -> dict[str, JsonValue]:
     fleet = await in_thread(context.admission.fleet)
     counts = await in_thread(_counted(request).counts)
     now = context.now()
-    waiting = {pool.name: pool.start_s(now) - now for pool in context.admission.pools()}
+    waiting = await in_thread(context.admission.starts_in_s)
     return {
         "at": iso(fleet.at or None),
         "now": iso(now),
@@ -111,6 +112,7 @@ def _variant(variant: Variant) -> dict[str, JsonValue]:
         "aliases": list(variant.aliases),
         "auto": variant.auto,
         "modes": [mode.value for mode in variant.modes],
+        "inputs": [_input(variant, role) for role in variant.all_roles],
         "ratios": list(ratios),
         "durations": list(_durations(rule, variant.fps)),
         "default": {
@@ -134,6 +136,11 @@ def _variant(variant: Variant) -> dict[str, JsonValue]:
         "fallbacks": list(variant.fallbacks),
         "license": variant.license,
     }
+
+
+def _input(variant: Variant, role: Role) -> dict[str, JsonValue]:
+    kinds: list[JsonValue] = [kind.value for kind in variant.kinds] if role is Role.STRUCTURE else []
+    return {"role": role.value, **({"kinds": kinds} if kinds else {})}
 
 
 def _durations(rule: ShapeRule, fps: float) -> tuple[float, ...]:

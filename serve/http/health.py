@@ -15,9 +15,9 @@ from starlette.responses import JSONResponse, Response
 
 from schemas.errors import RushesError
 from serve.context import Context
-from serve.fleet import NOTE, FleetReport
+from serve.dispatch.fleet import NOTE, FleetReport
 from serve.http.fleet import is_stale
-from serve.metrics import CONTENT_TYPE_LATEST, IngressMetrics
+from serve.observability.metrics import CONTENT_TYPE_LATEST, IngressMetrics
 
 log = logging.getLogger("serve.http.health")
 
@@ -75,7 +75,7 @@ async def metrics(request: Request) -> Response:
 def _look(context: Context) -> FleetReport:
     """Reads the store, whatever admission remembers."""
     note = context.store.notes.read(NOTE)
-    return FleetReport() if note is None else FleetReport.model_validate(note)
+    return FleetReport.read(note) or FleetReport()
 
 
 def _answer(ready: bool, checks: dict[str, str]) -> Response:

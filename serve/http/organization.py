@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from serve.admission.allowance import Allowance
 from serve.http.routes import Caller, body_of, context_of, documented, in_thread, json_answer
 from serve.tasks import CREDITS_PER_USD
 from serve.wire import organization as wire
@@ -34,21 +35,21 @@ _USAGE = {
 async def retrieve(request: Request, key: Caller) -> Response:
     context = context_of(request)
     now = context.now()
-    limits = context.config.limits
     month = datetime.fromtimestamp(now, UTC).date().replace(day=1)
     rows = await in_thread(context.store.tasks.usage, key.id, _instant(month), now + 1)
-    today: dict[str, int] = dict.fromkeys(context.admission.served.variants, 0)
+    served = context.admission.served.variants
+    today: dict[str, int] = dict.fromkeys(served, 0)
     for when, model, count, _ in rows:
         if when == day(now):
             variant = context.catalog.find(model)
             name = variant.name if variant is not None else model
             today[name] = today.get(name, 0) + count
     spent_usd = sum(usd for _, _, _, usd in rows)
+    aliases = {alias: name for name, variant in served.items() for alias in variant.aliases}
+    today |= {alias: today[name] for alias, name in aliases.items() if alias not in today}
     body = wire.organization(
-        models=context.admission.served.variants,
-        max_concurrent=key.max_concurrent if key.max_concurrent is not None else limits.max_concurrent,
-        max_daily=key.max_daily if key.max_daily is not None else limits.max_daily,
-        monthly_credits=key.monthly_credits if key.monthly_credits is not None else limits.monthly_credits,
+        models=(*served, *aliases),
+        allowance=Allowance.of(key, context.config.limits),
         spent_credits=math.ceil(spent_usd * CREDITS_PER_USD - 1e-9),
         today=today,
     )

@@ -1,4 +1,5 @@
-"""The page at `/`: static files, and headers that let it load nothing but itself, the clips and this endpoint."""
+"""The page at `/` and the API's documents at `/docs`: static files, and headers that let them load nothing but
+themselves, the clips and this endpoint."""
 
 from functools import lru_cache
 from importlib.resources import files
@@ -31,13 +32,28 @@ async def part(request: Request, name: str) -> Response:
     return _file(request, name)
 
 
-def _file(request: Request, name: str) -> Response:
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    context: Context = request.app.state.context
+    return _file(request, "docs.html", docs_policy(_origins(context.config.origin)))
+
+
+@router.get("/docs/{name}")
+async def docs_part(name: str) -> Response:
+    content = _swagger_ui().get(name)
+    if content is None:
+        raise NotFoundError("there is nothing at this address")
+    headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "max-age=86400"}
+    return Response(content, headers=headers, media_type=_type(name))
+
+
+def _file(request: Request, name: str, content_policy: str | None = None) -> Response:
     content = _files().get(name)
     if content is None:
         raise NotFoundError("there is nothing at this address")
     context: Context = request.app.state.context
     headers = {
-        "Content-Security-Policy": policy(clip_origins(context)),
+        "Content-Security-Policy": content_policy or policy(clip_origins(context)),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "X-Frame-Options": "DENY",
@@ -45,7 +61,7 @@ def _file(request: Request, name: str) -> Response:
         # Asked for again each time, so that a new release is not half an old one.
         "Cache-Control": "no-cache",
     }
-    return Response(content, headers=headers, media_type=_TYPES[name[name.rindex(".") :]])
+    return Response(content, headers=headers, media_type=_type(name))
 
 
 def policy(origins: tuple[str, ...]) -> str:
@@ -54,6 +70,16 @@ def policy(origins: tuple[str, ...]) -> str:
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
         f"img-src 'self' data:; media-src {clips}; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+
+
+def docs_policy(origins: tuple[str, ...]) -> str:
+    """Of the API's documents: Swagger UI styles its elements one by one, and asks the endpoint where it is reached."""
+    own = " ".join(("'self'", *origins))
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+        f"connect-src {own}; img-src 'self' data:; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
 
@@ -76,6 +102,17 @@ def _signed_origin(context: Context) -> str:
         return context.objects.sign("clips/any.mp4", 60)
     except (RushesError, NotImplementedError):
         return ""
+
+
+def _type(name: str) -> str:
+    return _TYPES[name[name.rindex(".") :]]
+
+
+@lru_cache(maxsize=1)
+def _swagger_ui() -> dict[str, bytes]:
+    """The parts of Swagger UI, as the package has them."""
+    folder = files("fastapi_offline") / "static"
+    return {name: (folder / name).read_bytes() for name in ("swagger-ui.css", "swagger-ui-bundle.js")}
 
 
 @lru_cache(maxsize=1)

@@ -9,10 +9,10 @@ from starlette.responses import Response
 
 from schemas.errors import InvalidRequestError
 from serve.context import Context
-from serve.http.errors import NotFoundError, envelope, wire_issues
+from serve.http.errors import NotFoundError, envelope
 from serve.http.routes import Caller, body_of, context_of, documented, in_thread, is_id, json_answer, no_content
 from serve.store.contract import ApiKey, RouterConfig
-from serve.wire.base import WireError, issue
+from serve.wire.base import WireError, issue, wire_issues
 from serve.wire.routers import NewRouter, RouterPatch, RouterSettings, merged, router_body
 
 router = APIRouter(tags=["routers"])
@@ -178,7 +178,7 @@ def _check_models(context: Context, settings: RouterSettings) -> None:
             context.admission.names.listed("ids", (name,))
         except InvalidRequestError as error:
             path = ("settings", "models", "ids", number)
-            raise WireError([one.model_copy(update={"path": path}) for one in wire_issues(error.issues, {})]) from error
+            raise WireError([one.model_copy(update={"path": path}) for one in wire_issues(error.issues)]) from error
 
 
 def _check_limit(limit: int) -> None:

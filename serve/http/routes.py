@@ -11,10 +11,10 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from serve.context import Context
-from serve.http.rounds import Rounds
+from serve.http.batched_store import BatchedStore
 from serve.keys import caller
 from serve.store.contract import ApiKey
-from serve.wire.base import Model, WireError, issue, read
+from serve.wire.base import Model, WireError, issue, parse, validate
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -29,8 +29,8 @@ def context_of(request: Request) -> Context:
     return found
 
 
-def rounds_of(request: Request) -> Rounds:
-    found: Rounds = request.app.state.rounds
+def batched_store_of(request: Request) -> BatchedStore:
+    found: BatchedStore = request.app.state.batched_store
     return found
 
 
@@ -42,7 +42,12 @@ def is_id(text: str) -> bool:
 async def body_of(request: Request, model: type[Model], empty: bytes = b"") -> Model:
     """The body as `model`; `empty` is read where there is none. Raises WireError with every issue."""
     context = context_of(request)
-    limits = context.config.limits
+    limits = {"max_prompt_chars": context.config.limits.max_prompt_chars, "now": context.now()}
+    return validate(model, await json_of(request, empty), limits)
+
+
+async def json_of(request: Request, empty: bytes = b"") -> object:
+    """The JSON in the body. Raises WireError."""
     raw = await request.body() or empty
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
@@ -50,7 +55,7 @@ async def body_of(request: Request, model: type[Model], empty: bytes = b"") -> M
             [issue("content_type", (), "the body must be application/json", ("application/json",), kind)],
             "Validation of headers failed",
         )
-    return read(model, raw, {"max_prompt_chars": limits.max_prompt_chars, "now": context.now()})
+    return parse(raw)
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

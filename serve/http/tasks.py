@@ -1,17 +1,31 @@
 """`/v1/tasks`: what became of a task, and ending it."""
 
+import logging
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from schemas.clip import Status
+from schemas.errors import RushesError
 from serve.context import Context
+from serve.dispatch.orphans import remove_objects
+from serve.http.batched_store import LookupCall
 from serve.http.errors import NotFoundError
-from serve.http.rounds import Look
-from serve.http.routes import Caller, context_of, documented, in_thread, is_id, json_answer, no_content, rounds_of
-from serve.tasks import StoredTask
+from serve.http.routes import (
+    Caller,
+    batched_store_of,
+    context_of,
+    documented,
+    in_thread,
+    is_id,
+    json_answer,
+    no_content,
+)
+from serve.tasks import LIVE, StoredTask
 from serve.wire.base import WireError, issue
 from serve.wire.tasks import Json, Sign, page, shown
 
+log = logging.getLogger(__name__)
 router = APIRouter(tags=["tasks"])
 
 MAX_PAGE = 200
@@ -34,7 +48,7 @@ def signer(context: Context) -> Sign:
 @router.get("/v1/tasks/{task_id}", **documented(None, "A task", answer=_EXAMPLE))
 async def retrieve(task_id: str, request: Request, key: Caller) -> Response:
     context = context_of(request)
-    found = await rounds_of(request).look.ask(Look(task_id, key.id)) if is_id(task_id) else None
+    found = await batched_store_of(request).look_up.ask(LookupCall(task_id, key.id)) if is_id(task_id) else None
     if found is None:
         raise NotFoundError(f"there is no task {task_id[:100]!r}")
     task, position = found
@@ -53,12 +67,21 @@ async def cancel(task_id: str, request: Request, key: Caller) -> Response:
 
     def end() -> bool:
         tasks = context.store.tasks
-        before = tasks.cancel(task_id, key.id, context.now())
-        return before is not None and tasks.delete(task_id, key.id)
+        tasks.cancel(task_id, key.id, context.now())
+        task = tasks.get(task_id, key.id)
+        if task is None or not tasks.delete(task_id, key.id):
+            return False
+        if task.status not in LIVE and task.epoch > 0:  # else nobody ever began it
+            try:
+                remove_objects(context.objects, task_id, None if task.outcome is None else task.outcome.clip)
+                tasks.purged([task_id])
+            except RushesError as error:  # the row says that they are still to be removed: the dispatcher does it
+                log.warning("task %s was deleted; what is stored for it stays for now: %s", task_id, error)
+        return True
 
     if not is_id(task_id) or not await in_thread(end):
         raise NotFoundError(f"there is no task {task_id[:100]!r}")
-    request.app.state.work_is_there.soon()
+    request.app.state.work_notifier.notify()
     return no_content()
 
 
@@ -101,10 +124,10 @@ def _seq(cursor: str | None) -> int | None:
     return int(cursor)
 
 
-def _statuses(text: str | None) -> tuple[Status, ...]:
+def _statuses(text: str | None, *, may_be_rejected: bool = False) -> tuple[Status, ...]:
     if not text:
         return ()
-    known = [status.value for status in Status if status is not Status.REJECTED]
+    known = [status.value for status in Status if may_be_rejected or status is not Status.REJECTED]
     wrong = [part for part in text.split(",") if part not in known]
     if wrong:
         raise WireError(

@@ -6,8 +6,9 @@ import re
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from time import time
 from typing import TypeVar
@@ -31,13 +32,11 @@ _THREADS = 4  # a decoded image may take 256 MB
 _FETCHES = 32
 _FETCHES_OF_A_KEY = 8  # so that one whose servers hang takes nobody else's turn
 _UPLOADS = 8
+_UPLOADS_OF_A_KEY = 2  # a key that sends slowly, or many, leaves the other slots to others
 
 
 class Intake:
-    """Takes media for one ingress process. `now` is the clock by which uploads expire and inputs age.
-
-    `receiving` is held by whoever takes in an upload.
-    """
+    """Takes media for one ingress process. `now` is the clock by which uploads expire and inputs age."""
 
     def __init__(
         self,
@@ -54,7 +53,10 @@ class Intake:
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="media")
         self._fetching = asyncio.Semaphore(_FETCHES)
         self._of_key: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_FETCHES_OF_A_KEY))
-        self.receiving = asyncio.Semaphore(_UPLOADS)
+        self._receiving = asyncio.Semaphore(_UPLOADS)
+        self._receiving_of: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(_UPLOADS_OF_A_KEY)
+        )
 
     async def take(self, uri: str, kind: Kind | str, key: ApiKey, path: str) -> str:
         """Check what `uri` leads to, store it once, and return its URI in the object store.
@@ -73,6 +75,12 @@ class Intake:
                 return await self._take(uri, scheme, kind, key, path, folder / "media")
             finally:
                 await self._blocking(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+    @asynccontextmanager
+    async def receiving(self, key_id: str) -> AsyncIterator[None]:
+        """Held by whoever takes in an upload of the key. Those who wait for their own key's take nobody else's turn."""
+        async with self._receiving_of[key_id], self._receiving:
+            yield
 
     async def check(self, file: Path, path: str) -> Checked:
         """What an uploaded file is, image or video."""

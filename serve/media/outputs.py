@@ -2,7 +2,8 @@
 
 import asyncio
 import mimetypes
-from pathlib import PurePosixPath
+import re
+from pathlib import Path, PurePosixPath
 
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import FileResponse
@@ -14,6 +15,9 @@ from storage.address import FolderAddress, checked_key
 from storage.objects import DEFAULT_CONTENT_TYPE
 
 router = APIRouter()
+
+_ONE = r"(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})"
+_RANGES = re.compile(rf"bytes=((?:[ \t]*{_ONE}[ \t]*(?:,|$))+)", re.IGNORECASE)
 
 
 @router.api_route("/outputs/{key:path}", methods=["GET", "HEAD"], include_in_schema=False, response_model=None)
@@ -29,12 +33,12 @@ async def output(request: Request, key: str, expires: str = "", signature: str =
         raise HTTPException(404, "no such output")
     try:
         file = address.folder / checked_key(key)
-        root = address.folder
-        inside = await asyncio.to_thread(lambda: file.resolve().is_relative_to(root.resolve()) and file.is_file())
+        inside = await asyncio.to_thread(_size_inside, file, address.folder)
     except (StorageError, OSError, ValueError) as error:
         raise HTTPException(404, "no such output") from error
-    if not inside:
+    if inside is None:
         raise HTTPException(404, "no such output")
+    _drop_bad_range(request, inside)
     return FileResponse(
         file,
         media_type=mimetypes.guess_type(key)[0] or DEFAULT_CONTENT_TYPE,
@@ -42,3 +46,33 @@ async def output(request: Request, key: str, expires: str = "", signature: str =
         content_disposition_type="inline",
         headers={"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"},
     )
+
+
+def _size_inside(file: Path, root: Path) -> int | None:
+    """The size of a file of the folder; None where it is none, or leads out."""
+    return file.stat().st_size if file.resolve().is_relative_to(root.resolve()) and file.is_file() else None
+
+
+def _drop_bad_range(request: Request, size: int) -> None:
+    """A Range that is none, or none of bytes, is as if it were not there, and of several those count that can be
+    satisfied (RFC 9110, 14.2); where none can, the answer is 416."""
+    given = request.headers.getlist("range")
+    if not given:
+        return
+    kept = honoured_range(given[0], size) if len(given) == 1 else None
+    headers = [(name, value) for name, value in request.scope["headers"] if name != b"range"]
+    request.scope["headers"] = headers if kept is None else [*headers, (b"range", kept.encode())]
+
+
+def honoured_range(header: str, size: int) -> str | None:
+    """What of a Range header is heeded; None: nothing, the whole is sent."""
+    match = _RANGES.fullmatch(header.strip())
+    if match is None:
+        return None
+    ranges = [
+        (first, last) for first, last in (part.strip().split("-") for part in match[1].split(",") if part.strip())
+    ]
+    if not ranges or any(first and last and int(last) < int(first) for first, last in ranges):
+        return None
+    able = [(first, last) for first, last in ranges if (int(first) < size if first else int(last) > 0 and size > 0)]
+    return "bytes=" + ",".join(f"{first}-{last}" for first, last in able or ranges[:1])

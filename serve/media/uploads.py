@@ -72,7 +72,7 @@ async def receive(request: Request, upload_id: str) -> Response:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most_bytes + _ENVELOPE_BYTES:
         raise _too_large(most_bytes)
-    async with context.intake.receiving:
+    async with context.intake.receiving(upload.key_id):
         # Not `TemporaryDirectory`: its own cleaning would run on the loop.
         with tempfile.NamedTemporaryFile(prefix="rushes-upload-") as spool:
             content_type = request.headers.get("content-type", "")

@@ -8,8 +8,9 @@ Postgres: READ COMMITTED with row locks; advisory locks where a count or an orde
 import functools
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, FromClause, Row, Table, create_engine, event
@@ -33,6 +34,17 @@ _BACKOFF = Backoff(budget_s=2.0, first_s=0.02, longest_s=0.5)
 # SQLite's own, in the low byte of its extended codes: BUSY, LOCKED, READONLY (a directory that vanished), IOERR, FULL,
 # CANTOPEN, PROTOCOL. Any other OperationalError is a wrong statement or a wrong file.
 _SQLITE_PASSING = frozenset({5, 6, 8, 10, 13, 14, 15})
+# What Postgres says of a state that passes, and the driver does not count among its operational errors: read-only (a
+# standby, a failover, a full disk's guard), and a transaction that it ended for being idle.
+_POSTGRES_PASSING = frozenset({"25006", "25P03"})
+# So that a connection that a firewall forgot is missed within half a minute.
+_POSTGRES_KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 _POSTGRES_SESSION = f"""
 SELECT set_config('lock_timeout', '{BUSY_S:.0f}s', false), set_config('statement_timeout', '30s', false),
   set_config('idle_in_transaction_session_timeout', '15s', false), set_config('timezone', 'UTC', false),
@@ -47,19 +59,34 @@ class _UnsureError(Exception):
 class Database:
     """Hands out transactions. Thread-safe; for one process (open another after a fork)."""
 
-    def __init__(self, url: URL, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, url: URL, sleep: Callable[[float], None] = time.sleep, writer_options: Mapping[str, object] | None = None
+    ) -> None:
+        """`writer_options`: what `Connection.get_execution_options` gives within a write."""
         self.is_sqlite = url.get_backend_name() == "sqlite"
-        self._writer, self._reader = _sqlite_engines(url) if self.is_sqlite else _postgres_engines(url)
+        writer, self._reader = _sqlite_engines(url) if self.is_sqlite else _postgres_engines(url)
+        self._writer = writer.execution_options(**writer_options) if writer_options else writer
         self._sleep = sleep
 
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """`work` in one transaction, durable on return; it may run more than once, of which one is kept."""
+    def write(self, work: Callable[[Connection], T], *, budget_s: float = _BACKOFF.budget_s) -> T:
+        """`work` in one transaction, durable on return; it may run more than once, of which one is kept.
+
+        `budget_s`: how long a store that is locked or away is tried again.
+        """
 
         def attempt() -> T:
             with _our_errors(), self._writer.connect() as connection:
                 transaction = connection.begin()
                 try:
                     answer = work(connection)
+                except DBAPIError as error:
+                    if _is_read_only(error):
+                        # The server of a failover, or a session that began while writes were off: the next connection
+                        # may lead elsewhere, or begin otherwise.
+                        connection.invalidate(error)
+                    else:
+                        transaction.rollback()
+                    raise
                 except BaseException:
                     transaction.rollback()
                     raise
@@ -72,7 +99,7 @@ class Database:
                 return answer
 
         try:
-            return retried(attempt, _BACKOFF, sleep=self._sleep)
+            return retried(attempt, replace(_BACKOFF, budget_s=budget_s), sleep=self._sleep)
         except _UnsureError as error:
             raise StoreUnavailableError("the task store went away during a commit") from error
 
@@ -171,7 +198,12 @@ def _take_turn(connection: Connection) -> None:
 
 def _postgres_engines(url: URL) -> tuple[Engine, Engine]:
     engine = create_engine(
-        url, pool_size=6, max_overflow=10, pool_timeout=BUSY_S, pool_use_lifo=True, connect_args={"connect_timeout": 5}
+        url,
+        pool_size=6,
+        max_overflow=10,
+        pool_timeout=BUSY_S,
+        pool_use_lifo=True,
+        connect_args={"connect_timeout": 5, **_POSTGRES_KEEPALIVE},
     )
 
     @event.listens_for(engine, "connect")
@@ -197,7 +229,17 @@ def _our_errors() -> Iterator[None]:
         raise PermanentError(f"the task store refuses ({kind})") from error
 
 
+def _sqlstate(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def _is_read_only(error: DBAPIError) -> bool:
+    return _sqlstate(error) == "25006"
+
+
 def _passes(error: DBAPIError) -> bool:
+    if _sqlstate(error) in _POSTGRES_PASSING:
+        return True
     if error.connection_invalidated or isinstance(error, InterfaceError):
         return True
     if isinstance(error.orig, sqlite3.Error):

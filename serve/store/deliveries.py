@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, bindparam, case, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from serve.store import tables
 from serve.store.contract import Delivery
@@ -23,9 +23,14 @@ _CLAIM = (
     .returning(*_DELIVERIES.c)
 )
 _DELIVERED = update(_DELIVERIES).where(_DELIVERIES.c.id == bindparam("delivery"), tables.WAITING)
-_STATE = case(
-    (_DELIVERIES.c.delivered_at.is_not(None), "delivered"), (_DELIVERIES.c.given_up == 1, "given_up"), else_="waiting"
-)
+_COUNTS = {
+    state: tables.by_index(select(func.count()).select_from(_DELIVERIES).where(which), index, _DELIVERIES)
+    for state, which, index in (
+        ("waiting", tables.WAITING, "deliveries_due"),
+        ("delivered", tables.DELIVERED, "deliveries_delivered"),
+        ("given_up", tables.GIVEN_UP, "deliveries_given_up"),
+    )
+}
 
 
 class SqlDeliveries:
@@ -62,5 +67,4 @@ class SqlDeliveries:
 
     @reading
     def counts(self, connection: Connection) -> Mapping[str, int]:
-        rows = connection.execute(select(_STATE.label("state"), func.count()).group_by("state"))
-        return {"waiting": 0, "delivered": 0, "given_up": 0} | dict(rows.all())
+        return {state: connection.execute(count).scalar_one() for state, count in _COUNTS.items()}

@@ -1,19 +1,19 @@
 """What the end of a task sets off, in the transaction that ends it: webhooks become due, a batch may be over."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from pydantic import JsonValue
 from sqlalchemy import Connection, bindparam, func, insert, literal, select, update
 
 from schemas.clip import Status
+from serve.store.allowance import spend
+from serve.store.audit import tell, teller_of
+from serve.store.audit_entries import batch_ended
 from serve.store.database import AnyRow
+from serve.store.messages import LIVE_VALUES, Sums, batch_message, delivery, task_message
 from serve.store.tables import batches, deliveries, tasks
-from serve.tasks import LIVE, Outcome
-
-LIVE_VALUES = tuple(status.value for status in LIVE)
+from serve.tasks import Outcome
 
 _LIVE_IN_BATCH = (
     select(literal(1)).where(tasks.c.batch_id == bindparam("batch"), tasks.c.status.in_(LIVE_VALUES)).limit(1)
@@ -40,30 +40,18 @@ ENDED_COLUMNS = (
     tasks.c.variant,
     tasks.c.batch_id,
     tasks.c.webhook_url,
+    tasks.c.created_at,
+    tasks.c.quoted_usd,
 )
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Of a batch's tasks."""
+class TaskEnd:
+    """A task whose row (with `ENDED_COLUMNS`) the caller holds ended so, at this instant."""
 
-    counts: Mapping[str, int]
-    billed_usd: float
-
-    @property
-    def total(self) -> int:
-        return sum(self.counts.values())
-
-    @property
-    def status(self) -> Status:
-        """PENDING, RUNNING, and at the end: CANCELLED when a task was, SUCCEEDED when one did, else FAILED."""
-        if any(self.counts.get(live) for live in LIVE_VALUES):
-            waiting = self.counts.get(Status.PENDING, 0) + self.counts.get(Status.THROTTLED, 0)
-            return Status.PENDING if waiting == self.total else Status.RUNNING
-        for status in (Status.CANCELLED, Status.SUCCEEDED, Status.FAILED):
-            if self.counts.get(status):
-                return status
-        return Status.PENDING
+    row: AnyRow
+    outcome: Outcome
+    at: float
 
 
 def sums(connection: Connection, batch_id: str) -> Sums:
@@ -71,20 +59,33 @@ def sums(connection: Connection, batch_id: str) -> Sums:
     return Sums({status: count for status, count, _ in rows}, sum(billed for _, _, billed in rows))
 
 
-def announce(connection: Connection, ended: Iterable[AnyRow], outcome: Outcome, now: float) -> None:
-    """Make the webhooks of tasks that ended just now due, and those of the batches that this completes.
-
-    Rows have `ENDED_COLUMNS`; all ended alike.
-    """
-    batch_ids = set()
-    for task in ended:
+def announce(connection: Connection, ended: Iterable[TaskEnd]) -> None:
+    """Make the webhooks of tasks that ended just now due, and those of the batches that this completes; their bills
+    take the place of their quotes."""
+    ended = tuple(ended)
+    last: dict[str, float] = {}
+    for end in ended:
+        task = end.row
         if task.webhook_url is not None:
-            _add(connection, task.id, task.key_id, task.webhook_url, _task_message(task, outcome, now), now)
+            message = task_message(
+                task_id=task.id,
+                kind=task.kind,
+                model=task.model,
+                variant=task.variant,
+                batch_id=task.batch_id,
+                outcome=end.outcome,
+                now=end.at,
+            )
+            _add(connection, task.id, task.key_id, task.webhook_url, message, end.at)
         if task.batch_id is not None:
-            batch_ids.add(task.batch_id)
+            last[task.batch_id] = max(end.at, last.get(task.batch_id, end.at))
     # Sorted: two transactions that wait for several batches wait in the same order.
-    for batch_id in sorted(batch_ids):
-        _settle(connection, batch_id, now)
+    for batch_id in sorted(last):
+        _settle(connection, batch_id, last[batch_id])
+    spend(
+        connection,
+        ((end.row.key_id, end.row.created_at, end.outcome.billed_usd - end.row.quoted_usd) for end in ended),
+    )
 
 
 def end_batch(connection: Connection, batch: AnyRow, status: Status, of: Sums, now: float, failure: str = "") -> None:
@@ -100,16 +101,13 @@ def end_batch(connection: Connection, batch: AnyRow, status: Status, of: Sums, n
             "failure": failure,
         },
     )
+    tell(connection, [batch_ended(batch, status, of.counts, of.billed_usd, failure, now, teller_of(connection))])
+    if batch.run_uri is not None:
+        spend(connection, [(batch.key_id, batch.created_at, of.billed_usd - batch.quote_usd)])
     if batch.webhook_url is not None:
-        data: dict[str, JsonValue] = {
-            "id": batch.id,
-            "status": status.value,
-            "total": batch.total,
-            "counts": dict(of.counts),
-        }
-        if failure:
-            data["failure"] = failure
-        message = _message("batch.finished", data, now)
+        message = batch_message(
+            batch_id=batch.id, status=status, total=batch.total, counts=of.counts, failure=failure, now=now
+        )
         _add(connection, batch.id, batch.key_id, batch.webhook_url, message, now)
 
 
@@ -128,42 +126,6 @@ def _settle(connection: Connection, batch_id: str, now: float) -> None:
         end_batch(connection, batch, of.status, of, now)
 
 
-def _task_message(task: AnyRow, outcome: Outcome, now: float) -> str:
-    """No URL of the clip in it: those are signed for a while only, so the receiver asks for the task."""
-    data: dict[str, JsonValue] = {
-        "id": task.id,
-        "status": outcome.status.value,
-        "kind": task.kind,
-        "model": task.model,
-        "variant": outcome.variant or task.variant,
-    }
-    if outcome.failure_code:
-        data["failureCode"] = outcome.failure_code
-    if outcome.failure:
-        data["failure"] = outcome.failure
-    if task.batch_id is not None:
-        data["batchId"] = task.batch_id
-    return _message(f"task.{outcome.status.lower()}", data, now)
-
-
-def _message(kind: str, data: dict[str, JsonValue], now: float) -> str:
-    timestamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return json.dumps({"type": kind, "timestamp": timestamp, "data": data}, separators=(",", ":"))
-
-
 def _add(connection: Connection, about: str, key_id: str, url: str, payload: str, now: float) -> None:
-    # One id per end: a receiver that gets the message twice knows it for the same.
-    connection.execute(
-        _ADD_DELIVERY,
-        {
-            "id": f"msg_{about}",
-            "url": url,
-            "key_id": key_id,
-            "payload": payload,
-            "created_at": now,
-            "due_at": now,
-            "attempts": 0,
-            "last_error": "",
-            "given_up": 0,
-        },
-    )
+    message = delivery(about, key_id, url, payload, now)
+    connection.execute(_ADD_DELIVERY, {**vars(message), "given_up": 0})

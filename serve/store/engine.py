@@ -1,17 +1,19 @@
-"""Opening a store: which database a URL means, its tables, and whether they are of this version."""
+"""Opening a store: which database a URL means, and that its tables are of this version."""
 
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from schemas.audit import AuditSettings
 from schemas.errors import ConfigError, PermanentError
-from serve.store import tables
+from serve.store.audit import TELLER, SqlAudit
+from serve.store.audit_entries import Teller
 from serve.store.batches import SqlBatches
 from serve.store.contract import (
+    AuditStore,
     BatchStore,
     DeliveryStore,
     KeyStore,
@@ -21,17 +23,20 @@ from serve.store.contract import (
     TaskStore,
     UploadStore,
 )
+from serve.store.cutoffs import Cutoffs, Pruned
 from serve.store.database import Database
 from serve.store.deliveries import SqlDeliveries
 from serve.store.keys import SqlKeys
 from serve.store.notes import SqlNotes
+from serve.store.retention import Pruner
 from serve.store.routers import SqlRouters
+from serve.store.schema import bring_up_to_date
 from serve.store.tasks import SqlTasks
 from serve.store.uploads import SqlUploads
+from trust.actor import os_user
 
+_AUDIT = AuditSettings()
 FORMS = ("sqlite:///FILE", "postgresql://USER:PASSWORD@HOST/DATABASE")
-# Postgres: processes that start together make the tables one after the other.
-_HOLD_SCHEMA = text("SELECT pg_advisory_xact_lock(1920300905)")
 
 
 @dataclass
@@ -43,36 +48,41 @@ class _SqlStore:
     uploads: UploadStore
     deliveries: DeliveryStore
     notes: NoteStore
+    audit: AuditStore
     _db: Database
+    _teller: Teller
+
+    def prune(self, before: Cutoffs, limit: int = 500) -> Pruned:
+        return Pruner(self._db, self.audit, self._teller).prune(before, limit)
 
     def close(self) -> None:
         self._db.close()
 
 
-def open_store(url: str) -> Store:
-    """The store at a URL of `FORMS`; its tables are made where they are missing.
+def open_store(url: str, audit: AuditSettings = _AUDIT, actor: str | None = None) -> Store:
+    """The store at a URL of `FORMS`; its tables are made where they are missing, and migrated where they are older.
 
-    ConfigError: no such kind of database, not ours, or of another version. StoreUnavailableError: it does not answer.
+    The audit log names `actor` for what no API key does: this process's user unless given.
+
+    ConfigError: no such kind of database, not ours, or of a later rushes. StoreUnavailableError: it does not answer.
     """
     address = _address(url)
     shown = address.render_as_string(hide_password=True)
     if address.get_backend_name() == "sqlite":
         _make_folder(address, shown)
-    db = Database(address)
+    teller = Teller(actor or os_user(), audit.prompts)
+    db = Database(address, writer_options={TELLER: teller})
     try:
-        version = db.write(lambda connection: _prepared(connection, db.is_sqlite))
+        bring_up_to_date(db)
+    except ConfigError as error:
+        db.close()
+        raise ConfigError(f"database {shown}: {error}") from error
     except PermanentError as error:
         db.close()
         raise ConfigError(f"database {shown}: cannot be used: {_root(error)}") from error
     except BaseException:
         db.close()
         raise
-    if version != tables.SCHEMA_VERSION:
-        db.close()
-        raise ConfigError(
-            f"database {shown}: its tables are of version {version}, this rushes needs {tables.SCHEMA_VERSION}; "
-            "start the rushes that made them, or name another database"
-        )
     return _SqlStore(
         tasks=SqlTasks(db),
         keys=SqlKeys(db),
@@ -81,7 +91,9 @@ def open_store(url: str) -> Store:
         uploads=SqlUploads(db),
         deliveries=SqlDeliveries(db),
         notes=SqlNotes(db),
+        audit=SqlAudit(db),
         _db=db,
+        _teller=teller,
     )
 
 
@@ -109,17 +121,6 @@ def _make_folder(address: URL, shown: str) -> None:
         Path(address.database or "").resolve().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"database {shown}: {error}") from error
-
-
-def _prepared(connection: Connection, is_sqlite: bool) -> int:
-    """Make what is missing, in the one transaction; the version of what is there."""
-    if not is_sqlite:
-        connection.execute(_HOLD_SCHEMA)
-    if inspect(connection).has_table(tables.schema.name):
-        return connection.execute(select(tables.schema.c.version)).scalar_one()
-    tables.metadata.create_all(connection)
-    connection.execute(insert(tables.schema), {"only": 1, "version": tables.SCHEMA_VERSION})
-    return tables.SCHEMA_VERSION
 
 
 def _root(error: BaseException) -> BaseException:

@@ -2,7 +2,10 @@
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
+from schemas.audit import Action
 from serve.store import tables
+from serve.store.audit import tell, teller_of
+from serve.store.audit_entries import key_revoked, key_told
 from serve.store.contract import ApiKey
 from serve.store.database import AnyRow, Database, reading, writing
 
@@ -10,8 +13,10 @@ _KEYS = tables.keys
 _COLUMNS = select(*(column for column in _KEYS.c if column.name != "digest"))
 _FIND = _COLUMNS.where(_KEYS.c.digest == bindparam("secret"), _KEYS.c.revoked_at.is_(None))
 _GET = _COLUMNS.where(_KEYS.c.id == bindparam("key"))
+_HELD = _GET.with_for_update()
 _ALL = _COLUMNS.order_by(_KEYS.c.created_at, _KEYS.c.id)
-_REVOKE = update(_KEYS).where(_KEYS.c.id == bindparam("key"), _KEYS.c.revoked_at.is_(None))
+_UPDATE = update(_KEYS).where(_KEYS.c.id == bindparam("key"), _KEYS.c.revoked_at.is_(None))
+_CHANGING = ("name", "max_concurrent", "max_daily", "monthly_credits", "weight", "max_priority")
 
 
 class SqlKeys:
@@ -24,6 +29,7 @@ class SqlKeys:
     def add(self, connection: Connection, key: ApiKey, digest: str) -> None:
         """PermanentError when there is one with that id or secret."""
         connection.execute(insert(_KEYS), {**vars(key), "digest": digest})
+        tell(connection, [key_told(Action.KEY_CREATED, key, key.created_at, teller_of(connection))])
 
     @reading
     def find(self, connection: Connection, digest: str) -> ApiKey | None:
@@ -40,9 +46,22 @@ class SqlKeys:
         return tuple(ApiKey(**row._mapping) for row in connection.execute(_ALL))
 
     @writing
+    def change(self, connection: Connection, key: ApiKey) -> bool:
+        values = {name: getattr(key, name) for name in _CHANGING}
+        before = _key(connection.execute(_HELD, {"key": key.id}).one_or_none())
+        if connection.execute(_UPDATE, {"key": key.id, **values}).rowcount == 0:
+            return False
+        teller = teller_of(connection)
+        tell(connection, [key_told(Action.KEY_CHANGED, key, teller.now(), teller, before)])
+        return True
+
+    @writing
     def revoke(self, connection: Connection, key_id: str, now: float) -> bool:
         """False when there is none, or it was revoked before."""
-        return connection.execute(_REVOKE, {"key": key_id, "revoked_at": now}).rowcount > 0
+        if connection.execute(_UPDATE, {"key": key_id, "revoked_at": now}).rowcount == 0:
+            return False
+        tell(connection, [key_revoked(key_id, now, teller_of(connection))])
+        return True
 
 
 def _key(row: AnyRow | None) -> ApiKey | None:

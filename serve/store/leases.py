@@ -7,10 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, bindparam, literal_column, null, select, update
 
+from schemas.audit import Told
 from schemas.clip import Status
+from serve.store.attempts import AttemptEnd, EachAlone, Returned, judge
+from serve.store.audit import tell, teller_of
+from serve.store.audit_entries import task_cancel_requested, task_ended, task_returned, task_started
 from serve.store.contract import Progress
 from serve.store.database import AnyRow, Database, reading, writing
-from serve.store.ends import ENDED_COLUMNS, LIVE_VALUES, announce
+from serve.store.ends import ENDED_COLUMNS, TaskEnd, announce
+from serve.store.messages import LIVE_VALUES
 from serve.store.rows import select_tasks, stored_task
 from serve.store.tables import tasks
 from serve.tasks import Lease, Outcome, StoredTask
@@ -41,10 +46,10 @@ _LEASE = (
         progress=0.0,
         stage="",
     )
-    .returning(tasks.c.id, tasks.c.seq, tasks.c.epoch, tasks.c.attempts)
+    .returning(tasks.c.id, tasks.c.seq, tasks.c.epoch, tasks.c.attempts, tasks.c.key_id)
 )
 _REGROUP = update(tasks).where(tasks.c.seq == bindparam("of")).values(render_group=bindparam("group"))
-_EXCUSE = update(tasks).where(tasks.c.seq == bindparam("of")).values(fallback=bindparam("why"))
+_NOTE_FALLBACK = update(tasks).where(tasks.c.seq == bindparam("of")).values(fallback=bindparam("why"))
 
 _HELD = (
     select(tasks.c.id, tasks.c.epoch, tasks.c.status, tasks.c.cancelled_at)
@@ -57,11 +62,9 @@ _RENEW = (
     .where(tasks.c.id == bindparam("task"))
     .values(lease_until=bindparam("until"), progress=bindparam("share"), stage=bindparam("at"))
 )
-_ONE = (
-    select(*ENDED_COLUMNS, tasks.c.status, tasks.c.epoch, tasks.c.cancelled_at, tasks.c.outcome, tasks.c.progress)
-    .where(tasks.c.id == bindparam("task"))
-    .with_for_update()
-)
+_JUDGED = select(*ENDED_COLUMNS, tasks.c.status, tasks.c.epoch, tasks.c.cancelled_at, tasks.c.outcome, tasks.c.progress)
+_ONE = _JUDGED.where(tasks.c.id == bindparam("task")).with_for_update()
+_SOME = _JUDGED.where(tasks.c.id.in_(bindparam("ids", expanding=True))).order_by(tasks.c.id).with_for_update()
 _END = (
     update(tasks)
     .where(tasks.c.id == bindparam("task"))
@@ -104,6 +107,7 @@ _TAKE_UP = (
     .values(
         status=Status.RUNNING.value, holder=bindparam("by"), lease_until=bindparam("until"), started_at=bindparam("now")
     )
+    .returning(tasks.c.seq, tasks.c.attempts, tasks.c.key_id, tasks.c.variant)
 )
 _LIVE_OF_BATCH = (
     select(*ENDED_COLUMNS, tasks.c.status, tasks.c.cancelled_at, tasks.c.progress)
@@ -116,7 +120,7 @@ _ALL_RUNNING = select_tasks().where(_RUNNING).order_by(tasks.c.seq)
 _EXPIRED = _ALL_RUNNING.where(tasks.c.lease_until < bindparam("now"))
 
 
-class Leases:
+class Leases(EachAlone):
     """The half of `TaskStore` that somebody who holds a task, or wants one, talks to; and cancelling."""
 
     def __init__(self, db: Database) -> None:
@@ -142,13 +146,20 @@ class Leases:
             _LEASE, {"free": free, "by": holder, "on": variant, "until": until, "now": now}
         ).all()
         regrouped = [{"of": seq, "group": (groups or {})[seq]} for seq in free if seq in (groups or {})]
-        excused = [{"of": seq, "why": (fallback or {})[seq]} for seq in free if seq in (fallback or {})]
+        fell_back = [{"of": seq, "why": (fallback or {})[seq]} for seq in free if seq in (fallback or {})]
         if regrouped:
             connection.execute(_REGROUP, regrouped)
-        if excused:
-            connection.execute(_EXCUSE, excused)
-        leases = {seq: Lease(task_id=task_id, seq=seq, epoch=epoch, attempt=n) for task_id, seq, epoch, n in taken}
-        return tuple(leases[seq] for seq in dict.fromkeys(seqs) if seq in leases)
+        if fell_back:
+            connection.execute(_NOTE_FALLBACK, fell_back)
+        leases = {row.seq: Lease(task_id=row.id, seq=row.seq, epoch=row.epoch, attempt=row.attempts) for row in taken}
+        owners, teller = {row.seq: row.key_id for row in taken}, teller_of(connection)
+        given = tuple(leases[seq] for seq in dict.fromkeys(seqs) if seq in leases)
+        why = fallback or {}
+        tell(
+            connection,
+            (task_started(one, owners[one.seq], holder, variant, why.get(one.seq, ""), now, teller) for one in given),
+        )
+        return given
 
     @writing
     def renew(self, connection: Connection, progress: Sequence[Progress], until: float) -> tuple[str, ...]:
@@ -165,38 +176,28 @@ class Leases:
         return tuple(at.task_id for at in progress if at.task_id not in going_on)
 
     @writing
-    def finish(self, connection: Connection, task_id: str, epoch: int, outcome: Outcome, now: float) -> Status | None:
-        """A second call with what the first one said answers as the first one did."""
-        task = connection.execute(_ONE, {"task": task_id}).one_or_none()
-        if task is None or task.epoch != epoch:
-            return None
-        if task.cancelled_at is not None:
-            outcome = _cancelled(outcome)
-        if _holds(task, epoch):
-            _end(connection, [task], outcome, now)
-        elif task.outcome != outcome.model_dump_json():
-            return None
-        return outcome.status
-
-    @writing
-    def give_back(
-        self, connection: Connection, task_id: str, epoch: int, error: str, not_before: float, *, spent: bool = True
-    ) -> Status | None:
-        """One that was cancelled meanwhile ends CANCELLED, as of when that was asked for."""
-        task = connection.execute(_ONE, {"task": task_id}).one_or_none()
-        if task is None or not _holds(task, epoch):
-            return None
-        if task.cancelled_at is not None:
-            _end(connection, [task], Outcome(status=Status.CANCELLED, variant=task.variant), task.cancelled_at)
-            return Status.CANCELLED
-        told = {"task": task_id, "why": error, "at": not_before, "unspent": 0 if spent else 1}
-        connection.execute(_GIVE_BACK, told)
-        return Status.PENDING
+    def settle(self, connection: Connection, ends: Sequence[AttemptEnd], now: float) -> tuple[Status | None, ...]:
+        answers: dict[int, Status | None] = {}
+        rest = dict(enumerate(ends))
+        while rest:
+            # A task that is named again is judged by what the first time made of it.
+            first: dict[str, int] = {}
+            for place, end in rest.items():
+                first.setdefault(end.task_id, place)
+            found = _settle(connection, [rest.pop(place) for place in first.values()], now)
+            answers |= {place: found.get(task_id) for task_id, place in first.items()}
+        return tuple(answers[place] for place in range(len(ends)))
 
     @writing
     def take_up(self, connection: Connection, task_id: str, epoch: int, holder: str, until: float, now: float) -> bool:
         told = {"task": task_id, "of": epoch, "by": holder, "until": until, "now": now}
-        return connection.execute(_TAKE_UP, told).rowcount > 0
+        row = connection.execute(_TAKE_UP, told).one_or_none()
+        if row is None:
+            return False
+        lease = Lease(task_id=task_id, seq=row.seq, epoch=epoch, attempt=row.attempts)
+        why = "its holder was only slow: the attempt goes on"
+        tell(connection, [task_started(lease, row.key_id, holder, row.variant, why, now, teller_of(connection))])
+        return True
 
     @reading
     def expired(self, connection: Connection, now: float) -> tuple[StoredTask, ...]:
@@ -215,24 +216,28 @@ class Leases:
         if task is None:
             return None
         if task.status in LIVE_VALUES:
-            cancel_live(connection, [task], now)
+            cancel_live(connection, [task], now, teller_of(connection).who(key_id))
         return Status(task.status)
 
 
-def cancel_batch(connection: Connection, batch_id: str, now: float) -> int:
+def cancel_batch(connection: Connection, batch_id: str, now: float, by: str) -> int:
     """Cancel the unfinished tasks of a batch; how many."""
-    return cancel_live(connection, connection.execute(_LIVE_OF_BATCH, {"batch": batch_id}).all(), now)
+    return cancel_live(connection, connection.execute(_LIVE_OF_BATCH, {"batch": batch_id}).all(), now, by)
 
 
-def cancel_live(connection: Connection, live: Sequence[AnyRow], now: float) -> int:
-    """End those that wait, mark those that run; how many were not marked before. The caller holds the rows."""
+def cancel_live(connection: Connection, live: Sequence[AnyRow], now: float, by: str) -> int:
+    """End those that wait, mark those that run; how many were not marked before. The caller holds the rows; the audit
+    log names `by` as who asked for it."""
+    asked = [task for task in live if task.status != Status.RUNNING or task.cancelled_at is None]
+    tell(connection, (task_cancel_requested(task, by, now) for task in asked))
     running = [task for task in live if task.status == Status.RUNNING and task.cancelled_at is None]
     if running:
         connection.execute(_MARK, [{"task": task.id, "now": now} for task in running])
     waiting = [task for task in live if task.status != Status.RUNNING]
     if waiting:
         connection.execute(_MARK, [{"task": task.id, "now": now} for task in waiting])
-        _end(connection, waiting, Outcome(status=Status.CANCELLED, variant=""), now)
+        cancelled = Outcome(status=Status.CANCELLED, variant="")
+        _end(connection, [TaskEnd(task, cancelled, now) for task in waiting])
     return len(running) + len(waiting)
 
 
@@ -240,28 +245,59 @@ def _holds(task: AnyRow, epoch: int) -> bool:
     return bool(task.status == Status.RUNNING and task.epoch == epoch)
 
 
-def _cancelled(outcome: Outcome) -> Outcome:
-    """What was done and billed until then; whether it would have failed is nobody's business any more."""
-    nothing = {"clip": None, "failure": "", "failure_code": "", "dead": False}
-    return outcome.model_copy(update={"status": Status.CANCELLED, **nothing})
+def _settle(connection: Connection, ends: Sequence[AttemptEnd], now: float) -> dict[str, Status | None]:
+    """By task, each of which is named once."""
+    rows = {row.id: row for row in connection.execute(_SOME, {"ids": [end.task_id for end in ends]})}
+    answers: dict[str, Status | None] = {}
+    over: list[TaskEnd] = []
+    back: list[dict[str, object]] = []
+    returned: list[Told] = []
+    teller = teller_of(connection)
+    for end in ends:
+        task = rows.get(end.task_id)
+        if task is None:
+            continue
+        verdict = judge(
+            end,
+            status=task.status,
+            epoch=task.epoch,
+            variant=task.variant,
+            cancelled_at=task.cancelled_at,
+            outcome=task.outcome,
+            now=now,
+        )
+        answers[end.task_id] = verdict.status
+        if verdict.outcome is not None:
+            over.append(TaskEnd(task, verdict.outcome, verdict.at))
+        elif isinstance(end, Returned) and verdict.status is Status.PENDING:
+            unspent = 0 if end.spent else 1
+            back.append({"task": task.id, "why": end.error, "at": end.not_before, "unspent": unspent})
+            returned.append(task_returned(task, end.error, end.spent, now or teller.now(), teller))
+    if back:
+        connection.execute(_GIVE_BACK, back)
+        tell(connection, returned)
+    if over:
+        _end(connection, over)
+    return answers
 
 
-def _end(connection: Connection, ended: Sequence[AnyRow], outcome: Outcome, now: float) -> None:
-    told = outcome.model_dump_json()
+def _end(connection: Connection, ended: Sequence[TaskEnd]) -> None:
     connection.execute(
         _END,
         [
             {
-                "task": task.id,
-                "ended": outcome.status.value,
-                "now": now,
-                "told": told,
-                "usd": outcome.billed_usd,
-                "gave_up": outcome.dead,
-                "on": outcome.variant or task.variant,
-                "share": 1.0 if outcome.status is Status.SUCCEEDED else task.progress,
+                "task": end.row.id,
+                "ended": end.outcome.status.value,
+                "now": end.at,
+                "told": end.outcome.model_dump_json(),
+                "usd": end.outcome.billed_usd,
+                "gave_up": end.outcome.dead,
+                "on": end.outcome.variant or end.row.variant,
+                "share": 1.0 if end.outcome.status is Status.SUCCEEDED else end.row.progress,
             }
-            for task in ended
+            for end in ended
         ],
     )
-    announce(connection, ended, outcome, now)
+    teller = teller_of(connection)
+    tell(connection, (task_ended(end.row, end.outcome, end.at, teller) for end in ended))
+    announce(connection, ended)

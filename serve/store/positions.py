@@ -11,8 +11,7 @@ from itertools import accumulate
 from sqlalchemy import Connection, TextClause, text
 
 from schemas.clip import Status
-
-MOST_AHEAD = 10_000
+from serve.store.contract import MOST_AHEAD
 
 Place = tuple[int, int]
 """(priority, seq)"""

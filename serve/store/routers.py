@@ -9,8 +9,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, Table, delete, insert, select, tuple_, update
 
+from schemas.audit import Action
 from schemas.errors import InvalidRequestError, Issue
 from serve.store import tables
+from serve.store.audit import tell, teller_of
+from serve.store.audit_entries import router_deleted, router_told
 from serve.store.contract import RouterConfig, RouterDecision
 from serve.store.database import AnyRow, Database, reading, writing
 
@@ -32,7 +35,10 @@ class SqlRouters:
         statement = (
             self._db.insert(_ROUTERS).on_conflict_do_nothing(index_elements=["key_id", "slug"]).returning(_ROUTERS.c.id)
         )
-        return connection.execute(statement, _router_row(router)).first() is not None
+        if connection.execute(statement, _router_row(router)).first() is None:
+            return False
+        tell(connection, [router_told(Action.ROUTER_CREATED, router)])
+        return True
 
     @reading
     def get(self, connection: Connection, key_id: str, router_id: str) -> RouterConfig | None:
@@ -62,13 +68,19 @@ class SqlRouters:
             _ROUTERS.c.id == router.id, _ROUTERS.c.key_id == router.key_id, _ROUTERS.c.version == expected_version
         )
         row = {name: value for name, value in _router_row(router).items() if name not in ("id", "key_id", "created_at")}
-        return connection.execute(statement.values(row)).rowcount > 0
+        if connection.execute(statement.values(row)).rowcount == 0:
+            return False
+        tell(connection, [router_told(Action.ROUTER_CHANGED, router)])
+        return True
 
     @writing
     def delete(self, connection: Connection, key_id: str, router_id: str) -> bool:
         """With its log."""
         statement = delete(_ROUTERS).where(_ROUTERS.c.key_id == key_id, _ROUTERS.c.id == router_id)
-        return connection.execute(statement).rowcount > 0
+        if connection.execute(statement).rowcount == 0:
+            return False
+        tell(connection, [router_deleted(router_id, key_id, teller_of(connection).now())])
+        return True
 
     @writing
     def log(self, connection: Connection, decision: RouterDecision) -> None:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 from sqlalchemy import Select, select
 
 from schemas.clip import Status
+from schemas.moderation import Moderation
 from schemas.request import Request
 from schemas.task import Group
 from serve.config import DAY_S
@@ -16,8 +17,9 @@ from serve.tasks import Constraints, NewTask, Offer, Outcome, StoredTask
 
 _STORY = TypeAdapter(tuple[dict[str, JsonValue], ...])
 # Columns that are not fields of a StoredTask, or not under their own names.
-_NOT_FIELDS = frozenset({"day", "billed_usd", "dead", "body", "render_group", "cancelled_at"})
-_COLUMNS = [column for column in tasks.c if column.name not in {"day", "billed_usd", "dead"}]
+_NOT_READ = frozenset({"day", "billed_usd", "quoted_usd", "dead", "purged"})
+_NOT_FIELDS = _NOT_READ | {"body", "render_group", "cancelled_at"}
+_COLUMNS = [column for column in tasks.c if column.name not in _NOT_READ]
 _FIELDS = tuple(column.name for column in _COLUMNS if column.name not in _NOT_FIELDS)
 
 
@@ -29,6 +31,7 @@ class _Body(BaseModel):
     request: Request
     constraints: Constraints
     offer: Offer
+    moderation: Moderation = Moderation()
 
 
 def select_tasks() -> Select[Any]:
@@ -37,8 +40,8 @@ def select_tasks() -> Select[Any]:
 
 
 def row_of(task: NewTask, seq: int, status: Status, now: float) -> dict[str, object]:
-    """A new task's row; what is not named has its default."""
-    body = _Body(request=task.request, constraints=task.constraints, offer=task.offer)
+    """A new task's row; what is not named has its default. How one has ended is for `ended_row_of`."""
+    body = _Body(request=task.request, constraints=task.constraints, offer=task.offer, moderation=task.moderation)
     return {
         "seq": seq,
         "id": task.id,
@@ -53,14 +56,28 @@ def row_of(task: NewTask, seq: int, status: Status, now: float) -> dict[str, obj
         "webhook_url": task.webhook_url,
         "created_at": now,
         "day": day_of(now),
+        "quoted_usd": task.offer.usd,
         "body": body.model_dump_json(),
         "render_group": task.group.model_dump_json(),
+    }
+
+
+def ended_row_of(task: NewTask, outcome: Outcome, seq: int, now: float) -> dict[str, object]:
+    """The row of a task that ends as it is accepted."""
+    return {
+        **row_of(task, seq, outcome.status, now),
+        "finished_at": now,
+        "outcome": outcome.model_dump_json(),
+        "billed_usd": outcome.billed_usd,
+        "variant": outcome.variant,
     }
 
 
 def as_stored(task: NewTask, seq: int, status: Status, now: float) -> StoredTask:
     """A new task as a later `get` would read it."""
     fields = {name: getattr(task, name) for name in NewTask.model_fields}
+    if task.outcome is not None:
+        fields |= {"finished_at": now, "variant": task.outcome.variant}
     return StoredTask.model_validate(
         fields | {"seq": seq, "status": status, "created_at": now, "story": task.offer.story}
     )
@@ -71,6 +88,7 @@ def stored_task(row: AnyRow) -> StoredTask:
     body = _body(columns["body"])
     fields: dict[str, Any] = {name: columns[name] for name in _FIELDS}
     fields["request"], fields["constraints"], fields["offer"] = body.request, body.constraints, body.offer
+    fields["moderation"] = body.moderation
     fields["group"] = _group(columns["render_group"])
     fields["cancelled"] = columns["cancelled_at"] is not None
     story, outcome = columns["story"], columns["outcome"]

@@ -1,12 +1,15 @@
 """Reading a body: JSON in, a model out, or every issue with its path, its allowed values and a suggestion."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
+from pydantic_core import from_json
+
+from schemas.errors import Issue
 
 Path = tuple[str | int, ...]
 Model = TypeVar("Model", bound="Wire")
@@ -64,10 +67,53 @@ def closest(given: object, choices: Sequence[str]) -> str | None:
 
 def read(model: type[Model], body: bytes, context: dict[str, Any] | None = None) -> Model:
     """The body as `model`. Raises WireError with every issue."""
+    return validate(model, parse(body), context)
+
+
+def parse(body: bytes) -> object:
+    """The JSON in a body; an empty one is null. Raises WireError."""
     try:
-        return model.model_validate_json(body or b"null", context=context)
+        return from_json(body or b"null")
+    except ValueError as error:
+        raise WireError([issue("invalid_json", (), f"the body is no JSON: {error}")]) from None
+
+
+def validate(model: type[Model], given: object, context: dict[str, Any] | None = None) -> Model:
+    """JSON, already parsed, as `model`. Raises WireError with every issue."""
+    try:
+        return model.model_validate(given, context=context)
     except ValidationError as error:
         raise WireError(issues_of(error, model)) from None
+
+
+def wire_issues(issues: Sequence[Issue], names: Mapping[str, str] | None = None) -> list[WireIssue]:
+    """Ours, each with the path of the client's field that `names` gives for ours."""
+    names = names or {}
+    found = []
+    for one in issues:
+        parts = _in_client_s_names(one.path, names)
+        suggestion = getattr(one, "suggestion", None)
+        if suggestion is None and one.choices and one.code in _FIRST_IS_BEST:
+            suggestion = one.choices[0]
+        path: Path = tuple(int(name) if name.isdigit() else name for part in parts for name in part.split("."))
+        found.append(
+            WireIssue(code=one.code, path=path, message=one.message, choices=one.choices, suggestion=suggestion)
+        )
+    return found
+
+
+def _in_client_s_names(path: str, names: Mapping[str, str]) -> list[str]:
+    """The parts of one of our paths, its beginning as `names` has it where it is there as a whole (`inputs.0`)."""
+    parts = [part for part in path.split(".") if part]
+    for length in range(len(parts), 1, -1):
+        whole = names.get(".".join(parts[:length]))
+        if whole is not None:
+            # What the client calls one input has none of our fields.
+            return [whole]
+    return [names.get(part, part) for part in parts]
+
+
+_FIRST_IS_BEST = frozenset({"shape", "deadline_cannot_be_kept", "price"})
 
 
 def issues_of(error: ValidationError, model: type[BaseModel] | None = None) -> list[WireIssue]:
@@ -75,7 +121,7 @@ def issues_of(error: ValidationError, model: type[BaseModel] | None = None) -> l
     return [_issue_of(dict(entry), model) for entry in error.errors(include_url=False)]
 
 
-_CODES = {"missing": "required", "extra_forbidden": "unrecognized_key", "json_invalid": "invalid_json"}
+_CODES = {"missing": "required", "extra_forbidden": "unrecognized_key"}
 
 
 def _issue_of(entry: dict[str, Any], model: type[BaseModel] | None) -> WireIssue:
@@ -104,8 +150,6 @@ def _issue_of(entry: dict[str, Any], model: type[BaseModel] | None) -> WireIssue
         message = "is required"
     elif kind == "model_type":
         message = "must be a JSON object"
-    elif kind == "json_invalid":
-        path, message = (), f"the body is no JSON: {context.get('error', '')}".rstrip(": ")
     elif kind == "value_error":
         message = message.removeprefix("Value error, ")
     return issue(_CODES.get(kind, kind), path, message, choices, given)

@@ -1,31 +1,82 @@
 """Bodies of the creates: Runway's fields, and ours beside them (`Own`)."""
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal
+from fractions import Fraction
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from cluster.terms import Preference
-from schemas.request import MAX_PROMPT_CHARS, MAX_SEED
+from cluster.routing.terms import Preference
+from schemas.inputs import FRAMES, MAX_INPUTS, Role
+from schemas.moderation import PublicFigures
+from schemas.request import MAX_FPS, MAX_PROMPT_CHARS, MAX_SEED, MIN_FPS, Mode
 from schemas.shape import parse_ratio
 from serve.wire.base import Refusal, Wire
+from serve.wire.inputs import (
+    MOST_KEYFRAMES,
+    GenerateImage,
+    GenerateReference,
+    Images,
+    Keyframe,
+    Media,
+    NamedInput,
+    OwnInput,
+    References,
+    all_named,
+)
 
-MAX_URI_CHARS = 24 << 20  # data: URIs; the bytes inside have limits of their own
 MAX_SIDE = 16384
 MAX_PROPORTION = 16
 _FAR_S = 4_102_444_800.0  # 2100: nobody means a later instant
 
 UNSUPPORTED = {
-    "keyframes": "no variant takes guidance images inside a video",
-    "references": "no variant takes reference images",
-    "referenceImages": "no variant takes reference images",
+    "keyframes": "say inputs, with the role keyframe",
+    "referenceImages": "say references",
     "referenceVideos": "no variant takes reference videos",
     "referenceAudio": "no variant takes sound",
     "providerSettings": "the variants have no provider settings",
     "proresProfile": "clips are not stored as ProRes",
     "targetAspectRatio": "no variant extends a picture beyond its edges",
     "resolution": "say ratio",
+}
+LINES = {"480p": 480, "720p": 720, "1080p": 1080, "4k": 2160}
+
+# Fields of `schemas.request.Request` and of constraints, as the creates call them.
+WIRE_NAMES: Mapping[str, str] = {
+    "variant": "model",
+    "mode": "model",
+    "prompt": "promptText",
+    "negative_prompt": "negativePrompt",
+    "image": "promptImage",
+    "video": "videoUri",
+    "strength": "strength",
+    "width": "ratio",
+    "height": "ratio",
+    "num_frames": "duration",
+    "duration_s": "duration",
+    "num_inference_steps": "numInferenceSteps",
+    "guidance_scale": "guidanceScale",
+    "max_credits": "maxCredits",
+    "min_quality": "minQuality",
+    "allow": "allowModels",
+    "deny": "denyModels",
+}
+# As `generate/video` calls them: a dot leads into an object.
+GENERATE_NAMES: Mapping[str, str] = {
+    **WIRE_NAMES,
+    "variant": "configId",
+    "mode": "configId",
+    "allow": "configId",
+    "prompt": "input.promptText",
+    "negative_prompt": "input.negativePrompt",
+    "image": "input.referenceImages",
+    "video": "input.referenceVideos",
+    "width": "input.resolution",
+    "height": "input.resolution",
+    "num_frames": "input.duration",
+    "duration_s": "input.duration",
 }
 
 
@@ -93,44 +144,19 @@ def _webhook(url: str) -> str:
     return url
 
 
-class Image(Wire):
-    """An image that goes in."""
-
-    uri: str = Field(min_length=1, max_length=MAX_URI_CHARS, description="https://, runway:// or data:")
-    position: Literal["first"] = "first"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _only_the_first(cls, value: object) -> object:
-        if isinstance(value, dict) and value.get("position") == "last":
-            raise Refusal("no variant here takes a last frame", "unsupported", ("first",), ("position",))
-        return value
-
-
-def _images(value: object) -> object:
-    return [{"uri": value}] if isinstance(value, str) else value
-
-
 Prompt = Annotated[str, Field(min_length=1), AfterValidator(_prompt)]
 Ratio = Annotated[str, Field(max_length=40, examples=["1280:720", "16:9"]), AfterValidator(_ratio)]
-Images = Annotated[
-    list[Image],
-    Field(
-        min_length=1,
-        max_length=1,
-        json_schema_extra={
-            "anyOf": [
-                {"type": "string", "description": "https://, runway:// or data:"},
-                {"type": "array", "minItems": 1, "maxItems": 1, "items": {"$ref": "#/components/schemas/Image"}},
-            ]
-        },
-    ),
-    BeforeValidator(_images),
-]
-Media = Annotated[str, Field(min_length=1, max_length=MAX_URI_CHARS, description="https://, runway:// or data:")]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Format = Literal["mp4", "webm", "gif", "png_sequence"]
+
+
+class ContentModeration(Wire):
+    """How strict moderation is with this task."""
+
+    public_figure_threshold: PublicFigures = Field(
+        default="auto", description="low: less strict about recognizable public figures"
+    )
 
 
 class Own(Wire):
@@ -156,6 +182,7 @@ class Creates(Own):
     """What the creates have in common."""
 
     unsupported: ClassVar[dict[str, str]] = UNSUPPORTED
+    mode: ClassVar[Mode]
 
     model: Name = Field(description="a variant, one of its aliases, or 'auto'", examples=["embedded", "auto"])
     ratio: Ratio | None = Field(default=None, description="a size or a proportion; the nearest one there is, is used")
@@ -164,12 +191,14 @@ class Creates(Own):
     negative_prompt: Annotated[str, AfterValidator(_prompt)] = ""
     output_format: Format = "mp4"
     audio: Annotated[bool | None, AfterValidator(_silent)] = None
-    content_moderation: dict[str, Any] | None = Field(default=None, description="taken, and without effect")
+    content_moderation: ContentModeration | None = None
     num_frames: int | None = Field(default=None, ge=1, le=100_000, description="instead of duration")
-    fps: float | None = Field(default=None, gt=0, le=240)
+    fps: float | None = Field(default=None, ge=MIN_FPS, le=MAX_FPS)
     num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
     guidance_scale: float | None = Field(default=None, ge=0, le=100)
     scheduler: str | None = Field(default=None, max_length=100, description="a diffusers class")
+    references: References = Field(default_factory=list, description="images of who or what is to be seen")
+    inputs: tuple[OwnInput, ...] = Field(default=(), max_length=MAX_INPUTS, description="images and videos by role")
 
     @model_validator(mode="after")
     def _one_length(self) -> "Creates":
@@ -177,55 +206,84 @@ class Creates(Own):
             raise Refusal("give duration or numFrames, not both", "invalid", within=("numFrames",))
         return self
 
+    @property
+    def named_inputs(self) -> tuple[NamedInput, ...]:
+        """Every image and video of the body. `inputs` come first, so that they keep their numbers."""
+        return (*all_named("inputs", self.inputs), *self._own_media(), *all_named("references", self.references))
+
+    def _own_media(self) -> list[NamedInput]:
+        return []
+
+    def _has(self, *roles: Role) -> bool:
+        return any(one.role in roles for one in self.inputs)
+
 
 class TextToVideo(Creates):
     """`POST /v1/text_to_video`."""
+
+    mode = Mode.TEXT_TO_VIDEO
 
     prompt_text: Prompt = Field(examples=["a red circle moving left on a blue background"])
 
 
 class ImageToVideo(Creates):
-    """`POST /v1/image_to_video`."""
+    """`POST /v1/image_to_video`. `promptImage` is the first frame, or a list of images with their positions: `first`,
+    `last`, or none for a reference."""
+
+    mode = Mode.IMAGE_TO_VIDEO
 
     prompt_text: Prompt | None = None
-    prompt_image: Images
+    prompt_image: Images | None = None
+
+    @model_validator(mode="after")
+    def _an_image(self) -> "ImageToVideo":
+        if self.prompt_image is None and not self._has(*FRAMES):
+            raise Refusal("is required (or a frame among inputs)", "required", within=("promptImage",))
+        return self
+
+    def _own_media(self) -> list[NamedInput]:
+        images = self.prompt_image or []
+        if len(images) == 1 and images[0].position == "first":
+            return [NamedInput.of(Role.FIRST_FRAME, images[0].uri, ("promptImage",))]
+        return all_named("promptImage", images)
 
 
 class VideoToVideo(Creates):
     """`POST /v1/video_to_video`. The video is `videoUri`, or `promptVideo` as newer models say."""
 
+    mode = Mode.VIDEO_TO_VIDEO
+
     prompt_text: Prompt | None = None
     video_uri: Media | None = None
     prompt_video: Media | None = None
     strength: float | None = Field(default=None, gt=0, le=1, description="how much of the video is made anew")
+    keyframes: tuple[Keyframe, ...] = Field(default=(), max_length=MOST_KEYFRAMES, description="images at instants")
 
     @model_validator(mode="after")
     def _one_video(self) -> "VideoToVideo":
+        if self.video_uri is None and self.prompt_video is None and self._has(Role.SOURCE):
+            if self.strength is not None:
+                raise Refusal("say it in the input", "invalid", within=("strength",))
+            return self
         if self.video_uri is None and self.prompt_video is None:
             raise Refusal("is required (or promptVideo)", "required", within=("videoUri",))
         if self.video_uri is not None and self.prompt_video is not None:
             raise Refusal("give videoUri or promptVideo, not both", "invalid", within=("promptVideo",))
         return self
 
-
-class GenerateImage(Wire):
-    """An image of `generate/video`."""
-
-    role: Literal["first", "last", "reference"]
-    uri: Media
-
-
-class GenerateReference(Wire):
-    """A video of `generate/video`."""
-
-    role: Literal["source", "reference"]
-    uri: Media
+    def _own_media(self) -> list[NamedInput]:
+        frames = all_named("keyframes", self.keyframes)
+        uri = self.video_uri or self.prompt_video
+        if uri is None:
+            return frames
+        name = "videoUri" if self.video_uri is not None else "promptVideo"
+        return [NamedInput.of(Role.SOURCE, uri, (name,), strength=self.strength), *frames]
 
 
 class GenerateInput(Wire):
     """What is wanted, whichever model renders it."""
 
-    unsupported: ClassVar[dict[str, str]] = {name: UNSUPPORTED[name] for name in ("keyframes", "referenceAudio")}
+    unsupported: ClassVar[dict[str, str]] = {name: UNSUPPORTED[name] for name in ("referenceAudio",)}
 
     prompt_text: Prompt | None = None
     negative_prompt: Annotated[str, AfterValidator(_prompt)] = ""
@@ -234,33 +292,35 @@ class GenerateInput(Wire):
     duration: Seconds | None = None
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     audio: Annotated[bool | None, AfterValidator(_silent)] = None
-    content_moderation: dict[str, Any] | None = None
+    content_moderation: ContentModeration | None = None
     reference_images: tuple[GenerateImage, ...] = Field(default=(), max_length=20)
     reference_videos: tuple[GenerateReference, ...] = Field(default=(), max_length=20)
+    keyframes: tuple[Keyframe, ...] = Field(default=(), max_length=MOST_KEYFRAMES)
 
     @model_validator(mode="after")
-    def _media_fit(self) -> "GenerateInput":
-        for number, image in enumerate(self.reference_images):
-            if image.role != "first" or number:
-                raise Refusal(
-                    "no variant here takes more than one image, the first frame",
-                    "unsupported",
-                    ("first",),
-                    ("referenceImages", number, "role"),
-                )
-        for number, video in enumerate(self.reference_videos):
-            if video.role != "source" or number:
-                raise Refusal(
-                    "no variant here takes more than one video, the source",
-                    "unsupported",
-                    ("source",),
-                    ("referenceVideos", number, "role"),
-                )
-        if self.reference_images and self.reference_videos:
-            raise Refusal("no variant here takes both an image and a video", "unsupported", within=("referenceVideos",))
-        if self.prompt_text is None and not self.reference_images and not self.reference_videos:
+    def _asks_for_something(self) -> "GenerateInput":
+        if self.prompt_text is None and not self.named_inputs:
             raise Refusal("is required, or media", "required", within=("promptText",))
         return self
+
+    @property
+    def named_inputs(self) -> tuple[NamedInput, ...]:
+        """Every image and video of the body."""
+        return (
+            *all_named("referenceVideos", self.reference_videos, ("input",)),
+            *all_named("referenceImages", self.reference_images, ("input",)),
+            *all_named("keyframes", self.keyframes, ("input",)),
+        )
+
+    @property
+    def ratio(self) -> str | None:
+        """'16:9' at '720p' is '1280:720'; a proportion alone stays one."""
+        if self.resolution is None:
+            return self.aspect_ratio
+        across, down = (Fraction(part) for part in (self.aspect_ratio or "16:9").split(":"))
+        lines = LINES[self.resolution]
+        width, height = (lines * across / down, lines) if across >= down else (lines, lines * down / across)
+        return f"{round(width / 2) * 2}:{round(height / 2) * 2}"
 
 
 class GenerateVideo(Own):

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from schemas.catalog import Catalog
+from serve.admission.allowance import Allowance
 from serve.tasks import CREDITS_PER_USD
 from serve.wire.base import Wire, WireError, issue
 
@@ -106,16 +107,17 @@ def usage(rows: Iterable[tuple[str, str, int, float]], catalog: Catalog) -> dict
 def organization(
     *,
     models: Iterable[str],
-    max_concurrent: int | None,
-    max_daily: int | None,
-    monthly_credits: int,
+    allowance: Allowance,
     spent_credits: int,
     today: Mapping[str, int],
 ) -> dict[str, JsonValue]:
     """Balance, limits and today's usage. The limits are of the key, over all models together."""
-    limits: JsonValue = {"maxConcurrentGenerations": max_concurrent, "maxDailyGenerations": max_daily}
+    limits: JsonValue = {
+        "maxConcurrentGenerations": allowance.max_concurrent,
+        "maxDailyGenerations": allowance.max_daily,
+    }
     return {
-        "creditBalance": max(0, monthly_credits - spent_credits),
-        "tier": {"maxMonthlyCreditSpend": monthly_credits, "models": dict.fromkeys(models, limits)},
+        "creditBalance": max(0, allowance.monthly_credits - spent_credits),
+        "tier": {"maxMonthlyCreditSpend": allowance.monthly_credits, "models": dict.fromkeys(models, limits)},
         "usage": {"models": {model: {"dailyGenerations": count} for model, count in today.items()}},
     }

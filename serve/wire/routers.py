@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError
 
-from cluster.terms import Preference
+from cluster.routing.terms import Preference
 from serve.store.contract import RouterConfig
 from serve.wire.base import Refusal, Wire, WireError, issues_of
 from serve.wire.instants import iso
@@ -151,8 +151,8 @@ def pipeline(
     capacity: bool,
     unable: Sequence[str] = (),
 ) -> tuple[list[JsonValue], list[JsonValue]]:
-    """(pipeline, emptiedBy) of `Story.as_log()` in Runway's words. `capacity`: it had a say; `unable`: models that
-    were passed over because others have the very shape."""
+    """(pipeline, emptiedBy) of `DecisionTrace.as_log()` in Runway's words. `capacity`: it had a say; `unable`: models
+    that were passed over because others have the very shape."""
     stages: dict[str, list[str]] = {}
     ranked: str | None = None
     for entry in story:

@@ -155,6 +155,7 @@ def _clip(clip: Clip) -> Json:
         "height": clip.height,
         "frames": clip.frames,
         "fps": clip.fps,
+        "signedBy": clip.signed_by,
     }
 
 

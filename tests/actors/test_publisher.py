@@ -1,4 +1,4 @@
-"""From frames to one clip and one record, whatever happens in between. A real folder store and a real ledger."""
+"""From frames to one clip and its record, whatever happens in between. A real folder store."""
 
 import hashlib
 import json
@@ -16,7 +16,6 @@ from actors.renderer import Rendered, TaskFailure
 from schemas.catalog import Variant
 from schemas.clip import Record, Status
 from schemas.errors import CancelledError, RenderError, StorageUnavailableError
-from storage.ledger import Ledger
 from storage.store import ObjectStore, open_store
 from tests.models.tiny_variants import group_of, task_of, tiny_variant
 
@@ -35,7 +34,7 @@ def variant() -> Variant:
 
 @pytest.fixture
 def publisher(store: ObjectStore, variant: Variant) -> Publisher:
-    return Publisher(store, Ledger(store), variant, "abc", now=lambda: NOW)
+    return Publisher(store, variant, "abc", now=lambda: NOW)
 
 
 def rendered(variant: Variant, prompt: str = "a", clip_format: str = "mp4", render_s: float = 10.0) -> Rendered:
@@ -53,18 +52,14 @@ def path_of(uri: str | None) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
-def test_a_clip_its_poster_and_its_record_are_stored(
+def test_a_clip_and_its_poster_are_stored_and_told_of(
     store: ObjectStore, publisher: Publisher, variant: Variant
 ) -> None:
     done = rendered(variant)
     record = publisher.publish(done, queue_s=1.5, load_s=2.5, attempts=1)
     fingerprint = done.task.fingerprint
     folder = f"clips/tiny-wan/{fingerprint[:2]}/{fingerprint}"
-    assert objects(store) == [
-        f"{folder}.mp4",
-        f"{folder}.poster.jpg",
-        f"ledger/records/{fingerprint[:2]}/{fingerprint}.json",
-    ]
+    assert objects(store) == [f"{folder}.mp4", f"{folder}.poster.jpg"]
     assert record.status is Status.SUCCEEDED
     assert (record.variant, record.revision, record.seed, record.attempts) == ("tiny-wan", "abc", 7, 3)
     assert record.clip is not None
@@ -136,27 +131,25 @@ class Unreliable:
         return getattr(self._inner, name)
 
 
-@pytest.mark.parametrize("broken_put", [1, 2, 3])
+@pytest.mark.parametrize("broken_put", [1, 2])
 def test_wherever_the_store_goes_away_a_second_publish_completes_it(
     store: ObjectStore, variant: Variant, broken_put: int
 ) -> None:
     flaky = Unreliable(store, lambda _, count: count == broken_put)
-    publisher = Publisher(flaky, Ledger(flaky), variant, "abc")  # type: ignore[arg-type]
+    publisher = Publisher(flaky, variant, "abc")  # type: ignore[arg-type]
     done = rendered(variant)
     with pytest.raises(StorageUnavailableError):
         publisher.publish(done)
-    assert not any(key.startswith("ledger/") for key in objects(store)), "a record before its clip"
     record = publisher.publish(done)
     assert record.clip is not None
     assert record.clip.sha256 == hashlib.sha256(path_of(record.clip.uri).read_bytes()).hexdigest()
-    assert len(objects(store)) == 3
+    assert len(objects(store)) == 2
 
 
-def test_a_record_means_that_clip_and_poster_are_there(store: ObjectStore, variant: Variant) -> None:
+def test_a_clip_means_that_its_poster_is_there(store: ObjectStore, variant: Variant) -> None:
     order = Unreliable(store, lambda *_: False)
-    Publisher(order, Ledger(order), variant, "abc").publish(rendered(variant))  # type: ignore[arg-type]
-    kinds = ["poster" if "poster" in key else "clip" if key.startswith("clips/") else "record" for key in order.puts]
-    assert kinds == ["poster", "clip", "record"]
+    Publisher(order, variant, "abc").publish(rendered(variant))  # type: ignore[arg-type]
+    assert ["poster" if "poster" in key else "clip" for key in order.puts] == ["poster", "clip"]
 
 
 def test_many_threads_publish_many_clips(store: ObjectStore, publisher: Publisher, variant: Variant) -> None:
@@ -167,7 +160,6 @@ def test_many_threads_publish_many_clips(store: ObjectStore, publisher: Publishe
     for thread in threads:
         thread.join()
     assert len([key for key in objects(store) if key.endswith(".mp4")]) == 6
-    assert len([key for key in objects(store) if key.startswith("ledger/")]) == 6
 
 
 def test_a_failure_is_recorded_and_not_billed(store: ObjectStore, publisher: Publisher, variant: Variant) -> None:
@@ -181,7 +173,6 @@ def test_a_failure_is_recorded_and_not_billed(store: ObjectStore, publisher: Pub
     assert record.clip is None
     account = json.loads(store.get(f"failures/{record.fingerprint}.json"))
     assert (account["prompt"], account["error"]) == ("a", "ValueError: no")
-    assert any(key.startswith("ledger/") for key in objects(store))
 
 
 def test_a_cancelled_task_is_recorded_as_cancelled(publisher: Publisher, variant: Variant) -> None:

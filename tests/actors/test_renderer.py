@@ -1,24 +1,15 @@
 """One task's trouble stays its own: a real tiny model, and a script of what goes wrong."""
 
-import io
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from actors.renderer import Rendered, Renderer, TaskFailure
 from models.loaded import LoadedModel
-from schemas.errors import (
-    CancelledError,
-    MediaError,
-    ObjectMissingError,
-    OutOfMemoryError,
-    RenderError,
-    StorageUnavailableError,
-    is_transient,
-)
+from models.model import TaskMedia
+from schemas.errors import CancelledError, MediaError, OutOfMemoryError, RenderError, is_transient
 from schemas.task import RenderBatch, Task
 from tests.actors.scripted_model import ScriptedModel
 from tests.models.conftest import TinyModel
@@ -147,44 +138,27 @@ def test_a_batch_that_is_cancelled_half_way_stops(wan: LoadedModel) -> None:
     assert all(isinstance(o, TaskFailure) and isinstance(o.error, CancelledError) for o in outcomes)
 
 
-def image_batch(wan: LoadedModel, *uris: str) -> RenderBatch:
+def test_media_that_could_not_be_read_fail_only_their_own_task(wan: LoadedModel) -> None:
     group = group_of(wan.variant, I2V, steps=2)
-    return RenderBatch(group, tuple(task_of(group, "p", k, image=uri) for k, uri in enumerate(uris)))
+    tasks = RenderBatch(group, tuple(task_of(group, "p", k, media=(f"{k}.png",)) for k in range(3)))
+    model = ScriptedModel(wan)
+    media = [TaskMedia((noise_image(0),)), MediaError("1.png: not there"), TaskMedia((noise_image(2),))]
+    outcomes = Renderer(model).render(tasks, media=media)
+    assert kinds(outcomes) == ["clip", "MediaError", "clip"]
+    assert len(model.calls) == 1
 
 
-def test_media_that_cannot_be_read_fail_only_their_own_task(wan: LoadedModel) -> None:
-    png = io.BytesIO()
-    noise_image(1, 50).save(png, "PNG")
-
-    def read(uri: str) -> bytes:
-        if uri == "gone":
-            raise ObjectMissingError("gone: no such object")
-        if uri == "away":
-            raise StorageUnavailableError("the server is away")
-        return png.getvalue() if uri == "good" else b"not a picture"
-
-    outcomes = Renderer(wan, read_media=read).render(image_batch(wan, "good", "bad", "gone", "away"))
-    assert kinds(outcomes) == ["clip", "MediaError", "ObjectMissingError", "StorageUnavailableError"]
-    failed = outcomes[1]
-    assert isinstance(failed, TaskFailure)
-    assert "bad: not an image" in str(failed.error)
+def test_where_no_media_could_be_read_the_model_is_not_called(wan: LoadedModel) -> None:
+    model = ScriptedModel(wan)
+    assert kinds(Renderer(model).render(batch(wan, "a"), media=[MediaError("no")])) == ["MediaError"]
+    assert model.calls == []
 
 
-def test_without_a_reader_media_are_refused(wan: LoadedModel) -> None:
-    (outcome,) = Renderer(wan).render(image_batch(wan, "file:///a.png"))
-    assert isinstance(outcome, TaskFailure)
-    assert isinstance(outcome.error, MediaError)
-
-
-def test_a_video_becomes_another_video(wan: LoadedModel, tmp_path: Path) -> None:
-    from actors.encoder import encode
-    from schemas.clip import ClipFormat
-
+def test_a_video_becomes_another_video(wan: LoadedModel) -> None:
     group = group_of(wan.variant, V2V, steps=3, strength=0.7)
-    source = np.random.default_rng(0).integers(0, 255, (9, 48, 48, 3), dtype=np.uint8)
-    encode(source, 16, ClipFormat.MP4, tmp_path / "in.mp4")
-    task = task_of(group, "p", video=str(tmp_path / "in.mp4"))
-    (outcome,) = Renderer(wan, read_media=lambda uri: Path(uri).read_bytes()).render(RenderBatch(group, (task,)))
+    work = RenderBatch(group, (task_of(group, "p", media=("in.mp4",)),))
+    video = tuple(noise_image(seed) for seed in range(5))
+    (outcome,) = Renderer(wan).render(work, media=[TaskMedia((video,))])
     assert isinstance(outcome, Rendered), outcome
     assert outcome.frames.shape == (5, 32, 32, 3)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from actors.weights import StoredWeights
 from models.loader import load
-from models.tiny import build
 from models.weights import RemoteFile, find_weights
 from schemas.request import Mode
 from storage.store import open_store
 from tests.models.tiny_variants import tiny_variant
+from training.tiny import build
 
 
 class Marked(StoredWeights):

@@ -1,26 +1,11 @@
 """The bookkeeping around the measurement: cases, intervals, tables."""
 
 import numpy as np
-import pytest
 
-from benchmarks.clip_measure import judge, measure
-from benchmarks.embedded_quality import Report, cases, contact_sheet, drawn_like, share_of, table, wilson
-from models.training.drawing import held_out
-
-
-def test_the_interval_is_wilsons() -> None:
-    share = wilson(45, 50)
-    assert share.share == pytest.approx(0.9)
-    assert (share.low, share.high) == (pytest.approx(0.786, abs=1e-3), pytest.approx(0.957, abs=1e-3))
-
-
-def test_no_cases_are_no_certainty() -> None:
-    empty = wilson(0, 0)
-    assert (empty.low, empty.high) == (0.0, 1.0)
-
-
-def test_all_obeyed_is_not_certainty_either() -> None:
-    assert wilson(20, 20).low < 0.9
+from benchmarks.embedded_quality import Report, cases, contact_sheet, drawn_like, table
+from evaluation.clip_measure import judge, measure
+from evaluation.statistics import share_of
+from training.drawing import held_out
 
 
 def test_every_case_was_held_out_of_training_and_shapes_vary() -> None:

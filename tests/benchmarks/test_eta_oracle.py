@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.eta_oracle import lateness, oracle
 from benchmarks.workload import fleet, workload
-from cluster.simulator import SimulationConfig, run, with_deadlines
+from cluster.simulation.engine import SimulationConfig, run, with_deadlines
 
 SPEED, NOISE = 5.0, 0.33
 

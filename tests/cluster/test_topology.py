@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.topology import Topology, topology_of
+from cluster.topology import Topology, counted, topology_of
 from schemas.catalog import Latent, Needs, Variant
 from schemas.shape import ShapeRule
 
@@ -38,7 +38,7 @@ def test_the_topology_counts_live_nodes_and_gpus_by_type() -> None:
 @pytest.mark.parametrize(
     ("needs", "said"),
     [
-        (variant("v", 8), r"needs 8 GPU\(s\) an actor, the cluster has 6"),
+        (variant("v", 8), "needs 8 GPUs, the cluster has 6; choose a variant that runs on CPU"),
         (variant("v", 1, "B200"), "needs accelerator 'B200'; the cluster has: H200, L40S"),
     ],
 )
@@ -47,3 +47,12 @@ def test_a_variant_that_cannot_be_placed_says_why(needs: Variant, said: str) -> 
 
     assert re.search(said, CLUSTER.why_not(needs) or "")
     assert CLUSTER.why_not(needs, device="cpu") is None
+
+
+def test_one_is_one_and_more_are_many() -> None:
+    assert (counted(1, "GPU"), counted(0.5, "GPU"), counted(2, "CPU")) == ("1 GPU", "0.5 GPUs", "2 CPUs")
+
+
+def test_a_head_without_cpus_can_place_nothing_and_says_so() -> None:
+    head = topology_of([{"Alive": True, "Resources": {"memory": 1.0}}])
+    assert head.why_not(variant("v", 0)) == "variant 'v' needs 1 CPU, the cluster has 0"

@@ -92,12 +92,15 @@ def test_the_service_grows_by_itself_and_the_job_waits_for_its_queue() -> None:
 
 
 def test_the_job_runs_a_command_that_there_is() -> None:
+    import click
     import typer.main
 
     from rushes.cli import app
 
     words = JOB["spec"]["entrypoint"].split()
-    command = typer.main.get_command(app).commands[words[1]]  # type: ignore[attr-defined]
+    commands = typer.main.get_command(app)
+    command = commands.get_command(click.Context(commands), words[1])  # type: ignore[attr-defined]
+    assert command is not None
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if word.startswith("--")} <= known
 
@@ -107,5 +110,5 @@ def test_the_image_has_every_room_and_this_ray() -> None:
 
     text = (DEPLOY / "Dockerfile").read_text()
     assert f"rayproject/ray:{ray.__version__}-" in text
-    for room in ("schemas", "storage", "models", "cluster", "actors", "pipelines", "serve", "rushes"):
+    for room in ("schemas", "storage", "models", "training", "cluster", "actors", "pipelines", "serve", "rushes"):
         assert f" {room} {room}\n" in text

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +16,13 @@ from ray import serve as ray_serve
 from ray.exceptions import RayActorError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
+from models.model import Model
 from schemas.catalog import parse_catalog
 from schemas.clip import Status
 from serve.app import APP, application
 from serve.config import Pools, Queue, ServeConfig
-from serve.replica import DISPATCHER
-from serve.scaler import pool_name
+from serve.dispatch.replica import DISPATCHER
+from serve.dispatch.scaler import pool_name
 from serve.store.contract import Store
 from serve.store.engine import open_store
 from serve.tasks import LIVE, StoredTask
@@ -32,6 +33,8 @@ from tests.failures.processes import PATIENCE_S, free_port, wait_until
 from tests.failures.script import Point, Script
 
 STEPS = 4
+ScriptedWrap = Callable[..., Model]
+"""A model and a script in, the model that follows it out."""
 
 _VARIANT = """
 [variants.{name}]
@@ -85,7 +88,7 @@ class Endpoint:
     def submit(self, prompt: str, model: str = "small", *, key: str | None = None, **fields: Any) -> str:
         """Accepted: the id of the task."""
         answer = self.post(prompt, model, key=key, **fields)
-        assert answer.status_code == 200, answer.text
+        assert answer.status_code == 200, f"{answer.text}\n{ingress_errors()}"
         return str(answer.json()["id"])
 
     def post(self, prompt: str, model: str = "small", *, key: str | None = None, **fields: Any) -> httpx.Response:
@@ -169,14 +172,16 @@ class Endpoint:
 
 
 @contextmanager
-def endpoint(folder: Path, catalog: str, pools: Pools, queue: Queue) -> Iterator[Endpoint]:
-    """An endpoint on the Ray that this process has. Serve is gone at the end."""
+def endpoint(
+    folder: Path, catalog: str, pools: Pools, queue: Queue, wrap: ScriptedWrap = held, **more: Any
+) -> Iterator[Endpoint]:
+    """An endpoint on the Ray that this process has. Serve is gone at the end. `more` is for its config."""
     (folder / "script").mkdir(parents=True, exist_ok=True)
-    config = ServeConfig(out=str(folder / "out"), port=free_port(), auth=False, pools=pools, queue=queue)
+    config = ServeConfig(out=str(folder / "out"), port=free_port(), auth=False, pools=pools, queue=queue, **more)
     script = Script(folder / "script")
     ray_serve.start(http_options={"host": config.host, "port": config.port}, proxy_location="HeadOnly")
     try:
-        deploy(config, catalog, script)
+        deploy(config, catalog, script, wrap)
         client = httpx.Client(base_url=config.origin, timeout=PATIENCE_S)
         with Endpoint(folder, config, script, open_store(config.database_url), client) as found:
             yield found
@@ -185,9 +190,9 @@ def endpoint(folder: Path, catalog: str, pools: Pools, queue: Queue) -> Iterator
             ray_serve.shutdown()
 
 
-def deploy(config: ServeConfig, catalog: str, script: Script | None) -> None:
+def deploy(config: ServeConfig, catalog: str, script: Script | None, wrap: ScriptedWrap = held) -> None:
     app = application(
-        config, parse_catalog(catalog, "endpoint.toml"), wrap=None if script is None else partial(held, script=script)
+        config, parse_catalog(catalog, "endpoint.toml"), wrap=None if script is None else partial(wrap, script=script)
     )
     ray_serve.run(app, name=APP, route_prefix="/", external_scaler_enabled=True)
 
@@ -208,6 +213,12 @@ def pids_of(deployment: str) -> list[int]:
                 handle = ray.get_actor(actor["name"], actor["namespace"])
                 pids.append(int(ray.get(handle.__ray_call__.remote(lambda self: os.getpid()), timeout=PATIENCE_S)))
     return pids
+
+
+def ingress_errors() -> str:
+    """The end of what this Ray's ingresses have logged: a client is not told why something failed."""
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path(), "serve")
+    return "\n".join(path.read_text()[-8000:] for path in logs.glob(f"replica_{APP}_Ingress_*.log"))
 
 
 def controller_pid() -> int:

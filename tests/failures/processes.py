@@ -25,6 +25,13 @@ def try_kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def terminate(family: list[int]) -> None:
+    """SIGTERM to all of them, as a service manager sends it."""
+    for pid in family:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
 def family_of(pid: int) -> list[int]:
     """A process and all that come from it."""
     children: dict[int, list[int]] = {}
@@ -37,6 +44,14 @@ def family_of(pid: int) -> list[int]:
     for member in family:
         family += children.get(member, [])
     return family
+
+
+def name_of(pid: int) -> str:
+    """The program's name, '' once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def alive(pid: int) -> bool:
@@ -59,8 +74,15 @@ def free_port() -> int:
 
 def wait_until(met: Callable[[], bool], what: str | Callable[[], str] = "", patience_s: float = PATIENCE_S) -> None:
     """Until a condition that other processes bring about is met; fails loudly when it never is."""
+    if not is_met_within(met, patience_s):
+        raise AssertionError(f"waited {patience_s:g} s for {what if isinstance(what, str) else what()}")
+
+
+def is_met_within(met: Callable[[], bool], patience_s: float, turn_s: float = TURN_S) -> bool:
+    """Whether a condition is met before patience ends."""
     deadline = time.monotonic() + patience_s
     while not met():
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {patience_s:g} s for {what if isinstance(what, str) else what()}")
-        threading.Event().wait(TURN_S)
+            return False
+        threading.Event().wait(turn_s)
+    return True

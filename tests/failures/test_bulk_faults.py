@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.topology import Topology
-from pipelines.render import RunStoppedError
+from pipelines.progress import RunStoppedError
 from pipelines.run import render
 from schemas.clip import Status
 from schemas.run import RunOptions, RunSummary
@@ -29,9 +29,10 @@ class Bench:
         (folder / "book").mkdir()
         (folder / "catalog.toml").write_text(TWO_VARIANTS)
 
-    def run(self, prompts: list[str], script: Script | None, **options: Any) -> RunSummary:
+    def run(self, prompts: list[str], script: Script | None, swift: tuple[str, ...] = (), **options: Any) -> RunSummary:
         manifest = self.folder / "m.jsonl"
         rows = [{"id": p, "prompt": p, "variant": "small", "num_frames": 5} for p in prompts]
+        rows += [{"id": p, "prompt": p, "variant": "swift", "num_frames": 5} for p in swift]
         manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
         catalog = str(self.folder / "catalog.toml")
         return render(RunOptions(manifest=str(manifest), out=str(self.out), catalog=catalog, **options), wrap=script)
@@ -111,7 +112,16 @@ def test_a_batch_that_hangs_is_killed_and_rendered_again(bench: Bench) -> None:
     assert (summary.succeeded, summary.failed, summary.actors_lost) == (2, 0, 1)
 
 
-def test_a_variant_that_cannot_be_loaded_ends_the_run_and_names_the_cause(bench: Bench) -> None:
+def test_a_variant_that_cannot_be_loaded_fails_its_rows_and_the_others_are_rendered(bench: Bench) -> None:
+    text = TWO_VARIANTS.replace("embedded:tiny-random", "/nowhere/weights", 1)
+    (bench.folder / "catalog.toml").write_text(text)
+    summary = bench.run(["a", "b"], None, swift=("c", "d"))
+    assert (summary.succeeded, summary.failed, summary.exit_code) == (2, 2, 3)
+    assert {failure["error_class"] for failure in bench.failures()} == {"VariantLoadError"}
+    assert all("/nowhere/weights" in failure["error"] for failure in bench.failures())
+
+
+def test_a_variant_that_cannot_be_loaded_ends_a_run_that_has_no_other_and_names_the_cause(bench: Bench) -> None:
     text = TWO_VARIANTS.replace("embedded:tiny-random", "/nowhere/weights", 1)
     (bench.folder / "catalog.toml").write_text(text)
     with pytest.raises(RunStoppedError, match=r"variant 'small' cannot be loaded: .*/nowhere/weights"):

@@ -159,7 +159,7 @@ def test_a_failure_that_may_pass_is_tried_again(both: Endpoint) -> None:
     both.script.plan("no memory", fail=["memory"])
     both.script.plan("no storage", fail=["storage"])
     tasks = both.succeeded(both.submit("no memory"), both.submit("no storage"))
-    assert [task.attempts for task in tasks] == [2, 2]
+    assert [task.attempts for task in tasks] == [2, 1], "what all tasks share is no fault of one"
     assert [task.last_error != "" for task in tasks] == [True, True]
 
 

@@ -8,8 +8,8 @@ import torch
 
 from models.loaded import LoadedModel
 from models.loader import load
-from models.tiny import build
 from tests.models.tiny_variants import FAMILIES, tiny_variant
+from training.tiny import build
 
 TinyFolder = Callable[[str], Path]
 TinyModel = Callable[[str], LoadedModel]

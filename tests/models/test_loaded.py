@@ -181,7 +181,7 @@ def test_schedulers_that_ignore_generators_render_tasks_one_by_one(tiny_folder: 
 def test_a_task_without_its_image_is_refused(tiny_model: TinyModel) -> None:
     model = tiny_model("wan")
     batch = batch_of(group_of(model.variant, I2V), "a")
-    with pytest.raises(MediaError, match="needs 'image'"):
+    with pytest.raises(MediaError, match="needs 'first_frame'"):
         model.render(batch, (TaskMedia(),), ignore_step, nobody_cancelled)
 
 

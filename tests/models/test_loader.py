@@ -10,12 +10,12 @@ import torch
 from models.loaded import LoadedModel
 from models.loader import load
 from models.model import TaskMedia, ignore_step, nobody_cancelled
-from models.tiny import build
 from schemas.errors import VariantLoadError
 from schemas.request import Mode
 from schemas.task import RenderBatch
 from tests.models.conftest import TinyFolder
 from tests.models.tiny_variants import I2V, T2V, V2V, batch_of, group_of, media_of, tiny_variant
+from training.tiny import build
 
 
 def clip_of(model: LoadedModel, prompt: str = "a") -> Any:

@@ -1,7 +1,9 @@
 """Pictures and videos from strangers: fitted when they can be read, refused with a name when not."""
 
 import io
+import struct
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -13,6 +15,7 @@ import models.media
 from models.media import read_image, read_video
 from schemas.errors import MediaError
 from schemas.shape import Shape
+from tests.models.media_fuzz import quarters, run, samples
 
 SHAPE = Shape(width=64, height=32, frames=9)
 
@@ -131,3 +134,60 @@ def test_half_a_video_is_refused(tmp_path: Path) -> None:
     whole = video(tmp_path / "a.mp4", 20, 8)
     with pytest.raises(MediaError):
         read_video(whole[: len(whole) // 2], SHAPE, 8)
+
+
+def turned(data: bytes, matrix: tuple[int, int, int, int]) -> bytes:
+    """The same MP4 with another matrix in its track header, as phones write it."""
+    at = data.index(b"tkhd")
+    at += 8 + (32 if data[at + 4] else 20) + 16
+    a, b, c, d = (value << 16 for value in matrix)
+    return data[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + 36 :]
+
+
+def corners(image: Image.Image) -> str:
+    names = {(True, True): "y", (True, False): "r", (False, True): "g", (False, False): "k"}
+    places = [(2, 2), (image.width - 3, 2), (2, image.height - 3), (image.width - 3, image.height - 3)]
+    pixels = [image.getpixel(place) for place in places]
+    return "".join(names[red > 128, green > 128] for red, green, _ in pixels)  # type: ignore[misc, index, operator]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "size", "shown"),
+    [
+        ((1, 0, 0, 1), (64, 48), "yrgk"),
+        ((0, 1, -1, 0), (48, 64), "gykr"),
+        ((-1, 0, 0, -1), (64, 48), "kgry"),
+        ((0, -1, 1, 0), (48, 64), "rkyg"),
+        ((-1, 0, 0, 1), (64, 48), "rykg"),
+        ((1, 0, 0, -1), (64, 48), "gkyr"),
+    ],
+)
+def test_a_video_is_upright_as_its_matrix_says(
+    tmp_path: Path, matrix: tuple[int, int, int, int], size: tuple[int, int], shown: str
+) -> None:
+    data = turned(quarters(tmp_path / "v.mp4"), matrix)
+    frames = read_video(data, Shape(width=size[0], height=size[1], frames=4), 8)
+    assert {corners(frame) for frame in frames} == {shown}
+
+
+@pytest.mark.parametrize(("pixel", "size"), [(Fraction(2), (128, 48)), (Fraction(1, 2), (64, 96))])
+def test_pixels_of_a_video_are_made_square(tmp_path: Path, pixel: Fraction, size: tuple[int, int]) -> None:
+    data = quarters(tmp_path / "v.mp4", pixel)
+    # Nothing is cropped only where the proportions are right: all four corners are there.
+    frames = read_video(data, Shape(width=size[0], height=size[1], frames=2), 8)
+    assert corners(frames[0]) == "yrgk"
+    middle = np.asarray(frames[0]).astype(int)
+    assert abs(middle[:, size[0] // 2 - 4, 1].max() - 255) < 12
+    assert middle[: size[1] // 2 - 4, size[0] // 2 + 4, 1].max() < 40
+
+
+def test_a_video_that_nothing_here_decodes_is_refused_by_name(tmp_path: Path) -> None:
+    data = quarters(tmp_path / "v.mp4").replace(b"avc1", b"zzzz")
+    with pytest.raises(MediaError, match=r"^a\.mp4: a video of a format that cannot be decoded here"):
+        read_video(data, SHAPE, 8, "a.mp4")
+
+
+def test_mutated_media_are_read_or_refused_and_nothing_else(tmp_path: Path) -> None:
+    media = samples(tmp_path)
+    outcomes = {run(seed, media) for seed in range(500)}
+    assert outcomes == {"read", "refused"}

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from models.model import TaskMedia
+from models.model import Pictures, TaskMedia
 from schemas.catalog import Variant
+from schemas.conditions import Condition, carried
+from schemas.inputs import Role
 from schemas.request import Mode
 from schemas.task import Group, RenderBatch, Task
 
@@ -24,6 +26,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "modes": (T2V, I2V, V2V),
         "frames": 5,
     },
+    "wan-vace": {"folder": "wan-vace", "pipeline": "WanVACEPipeline", "modes": (T2V, I2V, V2V), "frames": 5},
     "ltx": {
         "folder": "ltx",
         "pipeline": "LTXPipeline",
@@ -80,7 +83,7 @@ def tiny_variant(family: str, folder: Path, **changes: Any) -> Variant:
     return Variant.model_validate(entry)
 
 
-def group_of(variant: Variant, mode: Mode | None = None, **changes: Any) -> Group:
+def group_of(variant: Variant, mode: Mode | None = None, *, strength: float | None = None, **changes: Any) -> Group:
     """The group of a variant's defaults."""
     shape = variant.shape.default()
     fields: dict[str, Any] = {
@@ -94,12 +97,24 @@ def group_of(variant: Variant, mode: Mode | None = None, **changes: Any) -> Grou
         "steps": variant.steps,
         "guidance": variant.guidance,
     }
+    if "conditions" not in changes:
+        fields["conditions"] = usual_conditions(variant, mode or variant.modes[0], strength)
     return Group.model_validate(fields | changes)
 
 
-def task_of(group: Group, prompt: str, seed: int = 0, negative_prompt: str = "", **media: str) -> Task:
-    fingerprint = group.fingerprint(prompt, negative_prompt, seed, media.get("image"), media.get("video"))
-    return Task(fingerprint, prompt, negative_prompt, seed, **media)
+def usual_conditions(variant: Variant, mode: Mode, strength: float | None = None) -> tuple[Condition, ...]:
+    """What makes a call one of `mode`: a first frame, or a source."""
+    if mode is T2V:
+        return ()
+    if mode is I2V:
+        return (Condition(role=Role.FIRST_FRAME, medium="image", frame=0),)
+    takes_strength = Role.SOURCE in carried(variant.pipeline_for(mode), mode).strengths
+    said = (strength or variant.strength) if takes_strength else None
+    return (Condition(role=Role.SOURCE, medium="video", strength=said),)
+
+
+def task_of(group: Group, prompt: str, seed: int = 0, negative_prompt: str = "", media: tuple[str, ...] = ()) -> Task:
+    return Task(group.fingerprint(prompt, negative_prompt, seed, media), prompt, negative_prompt, seed, media)
 
 
 def batch_of(group: Group, *prompts: str) -> RenderBatch:
@@ -114,12 +129,14 @@ def noise_image(seed: int, side: int = SIDE) -> Image.Image:
 
 
 def media_of(batch: RenderBatch) -> tuple[TaskMedia, ...]:
-    """An image and a video of its own for every task, as its mode needs."""
-    mode, frames = batch.group.mode, batch.group.frames
+    """Images and videos of its own for every task, as its group's conditions need."""
+    group = batch.group
+
+    def pictures(k: int, condition: Condition) -> Pictures:
+        if condition.medium == "image":
+            return noise_image(k)
+        return tuple(noise_image(100 * k + f) for f in range(group.frames))
+
     return tuple(
-        TaskMedia(
-            image=noise_image(k) if mode is I2V else None,
-            video=tuple(noise_image(100 * k + f) for f in range(frames)) if mode is V2V else None,
-        )
-        for k in range(len(batch.tasks))
+        TaskMedia(tuple(pictures(k, condition) for condition in group.conditions)) for k in range(len(batch.tasks))
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cluster.cost import Load, predict
+from cluster.cost.model import Load, predict
 from pipelines.calibration import Calibration, calibrated, keep, learn, learnt
 from schemas.catalog import Catalog, CostProfile
 from schemas.request import Mode

@@ -4,15 +4,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.moderator import PromptModeration
+from pipelines.parts import row_table
 from pipelines.plan import Planned, PlanRules, cut_batches, plan_rows
 from pipelines.read import find_chunks, read_chunk
+from pipelines.row_media import RowMedia
 from schemas.catalog import Variant
+from schemas.clip import ClipFormat
+from schemas.config import read_config
+from schemas.moderation import ModerationSettings
 from schemas.task import Group
-from tests.pipelines.catalogs import two_variants
+from tests.pipelines.catalogs import directed, two_variants
+from trust.moderation.words import word_list
 
 
 def by_price(variant: Variant, _group: Group) -> float:
@@ -47,6 +56,19 @@ def test_auto_passes_over_a_variant_that_cannot_run_here(tmp_path: Path) -> None
     assert planned.groups[0].variant == "small"
 
 
+def test_a_prompt_that_moderation_refuses_rejects_its_row_and_no_other(tmp_path: Path) -> None:
+    words = PromptModeration(ModerationSettings(), read_config(), word_list({"violence": ["behead"]}))
+    rows = [{"prompt": "a circle"}, {"prompt": "behead him"}, {"prompt": 7}, "broken", {"prompt": "x", "variant": "y"}]
+    planned = plan(tmp_path, *rows, moderate=words)
+    assert [reject.position for reject in planned.rejects] == [1, 2, 3, 4]
+    (issue,) = planned.rejects[0].issues
+    assert (issue.path, issue.code) == ("prompt", "SAFETY.INPUT.TEXT")
+    assert issue.message == "refused by moderation: INPUT.TEXT: violence 1.00 by words (refuse)"
+    table = row_table(planned, [(0.0, 0.0)] * len(planned.groups)).sort_by("row")
+    assert table.column("reject_code").to_pylist() == [None, "SAFETY.INPUT.TEXT", None, None, None]
+    assert [text is not None for text in table.column("text_moderation").to_pylist()] == [False, True] + [False] * 3
+
+
 REJECTS: list[tuple[Any, str, str]] = [
     ('{"prompt": "never closed', "", "at column"),
     ('["a", "list"]', "", "must be a JSON object"),
@@ -68,14 +90,29 @@ REJECTS: list[tuple[Any, str, str]] = [
     ({"prompt": "x", "mode": "text_to_video", "image": "a.png"}, "image", "takes no image"),
     ({"prompt": "x", "video": "a.mp4", "variant": "small"}, "mode", "does not serve video_to_video"),
     ({"prompt": "x", "video": "a.mp4"}, "variant", "no variant fits"),
-    ({"prompt": "x", "image": "ftp://host/a.png"}, "image", "is no media address"),
+    ({"prompt": "x", "image": "ftp://host/a.png"}, "image", "is no media address; available: https://…, s3://…"),
+    ({"prompt": "x", "image": "none.png"}, "image", "none.png: not there"),
+    ({"prompt": "x", "image": "."}, "image", "not a file"),
+    ({"prompt": "x", "image": "https://[bad"}, "image", "is no URL"),
+    ({"prompt": "x", "image": "https://host:99999/a.png"}, "image", "is no URL"),
+    ({"prompt": "x", "image": "https:///a.png"}, "image", "is no URL"),
+    ({"prompt": "x", "image": "data:image/png;base64,@@"}, "image", "not base64"),
+    ({"prompt": "x", "image": {"bytes": 7}}, "image", "is no media address"),
+    ({"prompt": "x", "image": [{"uri": "a.png", "position": "last"}]}, "image", "is no media address"),
+    ({"prompt": "lost: \ufffd"}, "prompt", "holds U+FFFD"),
+    ({"prompt": "x", "prompt_text": "y"}, "prompt", "given twice, as 'prompt' and as 'prompt_text'"),
+    ('{"prompt": "x", "metadata": {"a": "\\ud800"}}', "", "hex escape"),
+    ('{"prompt": "x", "seed": ' + "7" * 5000 + "}", "", "number out of range"),
+    ({"prompt": "x", "seed": "7" * 5000}, "seed", "whole number from 0"),
+    ({"prompt": "x", "seed": float("inf")}, "seed", "whole number from 0"),
+    ({"prompt": "x", "fps": 0.001}, "fps", "must be from 0.1 to 240 (got 0.001)"),
     ({"prompt": "x", "seed": -1}, "seed", "whole number from 0"),
     ({"prompt": "x", "seed": 1.5}, "seed", "whole number from 0"),
     ({"prompt": "x", "seed": True}, "seed", "whole number from 0"),
     ({"prompt": "x", "seed": 2**32}, "seed", "whole number from 0"),
     ({"prompt": "x", "priority": 1000}, "priority", "whole number from -100"),
-    ({"prompt": "x", "num_inference_steps": 0}, "num_inference_steps", "greater than or equal to 1"),
-    ({"prompt": "x", "guidance_scale": -1}, "guidance_scale", "greater than or equal to 0"),
+    ({"prompt": "x", "num_inference_steps": 0}, "num_inference_steps", "must be from 1 to 1,000 (got 0)"),
+    ({"prompt": "x", "guidance_scale": -1}, "guidance_scale", "must be from 0 to 100 (got -1)"),
     ({"prompt": "x", "scheduler": "fast", "variant": "small"}, "scheduler", "is no diffusers scheduler class"),
     ({"prompt": "x", "strength": 0.5, "variant": "small"}, "strength", "takes no strength"),
     ({"prompt": "x", "width": [64], "height": 64}, "width", "is no scalar"),
@@ -129,7 +166,7 @@ def test_a_missing_seed_comes_from_the_row_and_is_the_same_again(tmp_path: Path)
         {"guidance_scale": 4.0},
         {"fps": 12},
         {"scheduler": "UniPCMultistepScheduler"},
-        {"image": "/a.png"},
+        {"image": "data:,a picture"},
     ],
 )
 def test_every_input_of_a_task_is_in_its_fingerprint(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -146,8 +183,142 @@ def test_an_alias_and_its_variant_are_the_same_task(tmp_path: Path) -> None:
 
 
 def test_a_relative_image_is_taken_from_the_manifests_folder(tmp_path: Path) -> None:
+    (tmp_path / "stills").mkdir()
+    (tmp_path / "stills" / "a.png").write_bytes(b"a picture")
     planned = plan(tmp_path, {"prompt": "x", "variant": "small", "image": "stills/a.png"})
-    assert planned.images == [str(tmp_path / "stills/a.png")]
+    assert planned.media == [(str(tmp_path / "stills/a.png"),)]
+
+
+def test_media_are_told_apart_by_their_content(tmp_path: Path) -> None:
+    row = {"prompt": "x", "variant": "small"}
+    for name, content in (("a.png", b"one"), ("same.png", b"one"), ("other.png", b"two")):
+        (tmp_path / name).write_bytes(content)
+    planned = plan(tmp_path, *({**row, "image": name} for name in ("a.png", "same.png", "other.png")))
+    assert planned.fingerprints[0] == planned.fingerprints[1] != planned.fingerprints[2]
+    (tmp_path / "a.png").write_bytes(b"replaced in place")
+    again = plan(tmp_path, {**row, "image": "a.png"})
+    assert again.fingerprints[0] != planned.fingerprints[0]
+
+
+def test_a_url_is_percent_encoded_where_it_can_be(tmp_path: Path) -> None:
+    row = {"prompt": "x", "variant": "small"}
+    planned = plan(tmp_path, {**row, "image": "https://127.0.0.1:1/a b.png"}, {**row, "image": "https://käse.de/é"})
+    assert planned.media == [("https://127.0.0.1:1/a%20b.png",), ("https://xn--kse-qla.de/%C3%A9",)]
+
+
+def test_images_are_taken_as_data_sets_and_the_api_give_them(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"a picture")
+    row = {"prompt": "x", "variant": "small"}
+    forms = ["a.png", {"bytes": None, "path": "a.png"}, [{"uri": "a.png", "position": "first"}], {"uri": "a.png"}]
+    planned = plan(tmp_path, *({**row, "image": form} for form in forms), {**row, "image": {"bytes": None}})
+    assert not planned.rejects
+    assert planned.media == [(str(tmp_path / "a.png"),)] * 4 + [()]
+    assert len(set(planned.fingerprints[:4])) == 1
+
+
+def directed_plan(tmp_path: Path, *rows: Any) -> Planned:
+    for name in ("a.png", "b.png", "v.mp4"):
+        (tmp_path / name).write_bytes(name.encode())
+    return plan(tmp_path, *rows, catalog=directed())
+
+
+def test_a_row_may_bring_several_inputs_each_with_its_role(tmp_path: Path) -> None:
+    inputs = [
+        {"role": "source", "video": "v.mp4"},
+        {"role": "mask", "image": "a.png"},
+        {"role": "keyframe", "image": "b.png", "at_s": 1},
+    ]
+    planned = directed_plan(tmp_path, {"prompt": "x", "variant": "vace", "inputs": inputs})
+    assert not planned.rejects
+    (group,) = planned.groups
+    assert [(one.role.value, one.frame) for one in group.conditions] == [
+        ("source", None), ("mask", None), ("keyframe", 8),
+    ]  # fmt: skip
+    assert planned.media == [tuple(str(tmp_path / name) for name in ("v.mp4", "a.png", "b.png"))]
+
+
+def test_short_forms_and_inputs_are_the_same_task(tmp_path: Path) -> None:
+    row = {"prompt": "x", "variant": "vace"}
+    forms = [{"image": "a.png"}, {"inputs": {"role": "first_frame", "image": "a.png"}}]
+    planned = directed_plan(tmp_path, *({**row, **form} for form in forms))
+    assert not planned.rejects
+    assert len(set(planned.fingerprints)) == 1
+
+
+def test_rows_with_other_pictures_share_a_group_and_rows_with_another_place_do_not(tmp_path: Path) -> None:
+    def row(image: str, at_frame: int) -> dict[str, Any]:
+        return {"prompt": "x", "variant": "vace", "inputs": [{"role": "keyframe", "image": image, "atFrame": at_frame}]}
+
+    planned = directed_plan(tmp_path, row("a.png", 4), row("b.png", 4), row("a.png", 8))
+    assert planned.group_of == [0, 0, 1]
+    assert len(set(planned.fingerprints)) == 3
+
+
+def test_inputs_come_in_every_kind_of_manifest(tmp_path: Path) -> None:
+    inputs = [
+        {"role": "structure", "kind": "edges", "video": "v.mp4", "image": None, "strength": 0.5},
+        {"role": "reference", "kind": None, "video": None, "image": "a.png", "strength": None},
+    ]
+    row = {"prompt": "x", "variant": "vace"}
+    first = directed_plan(tmp_path, {**row, "inputs": inputs})
+    assert not first.rejects
+    cell = json.dumps(inputs).replace('"', '""')
+    (tmp_path / "m.csv").write_text(f'prompt,variant,inputs\nx,vace,"{cell}"\ny,vace,\n')
+    pq.write_table(pa.Table.from_pylist([{**row, "inputs": inputs}, {**row, "inputs": None}]), tmp_path / "m.parquet")
+    for name in ("m.csv", "m.parquet"):
+        (chunk,) = find_chunks(str(tmp_path / name))
+        planned = plan_rows(read_chunk(chunk), rules(catalog=directed()))
+        assert not planned.rejects
+        assert planned.fingerprints[0] == first.fingerprints[0]
+        assert [len(group.conditions) for group in planned.groups] == [2, 0]
+
+
+INPUT_REJECTS: list[tuple[Any, str, str]] = [
+    ("[{", "inputs", "not JSON"),
+    (7, "inputs", "must be a list of inputs"),
+    (["a.png"], "inputs.0", "must be an object"),
+    ([{"role": "hero", "image": "a.png"}], "inputs.0.role", "unknown role 'hero'; available: first_frame, last_frame"),
+    ([{"role": "style", "image": "a.png"}], "inputs.0.role", "vace takes no style"),
+    ([{"role": "reference", "image": "none.png"}], "inputs.0.image", "none.png: not there"),
+    ([{"role": "keyframe", "image": "a.png", "at_s": 9}], "inputs.0.at_s", "the clip's last is 2.000 s"),
+]
+
+
+@pytest.mark.parametrize(("inputs", "path", "message"), INPUT_REJECTS)
+def test_a_row_with_a_wrong_input_is_rejected_at_its_place(
+    tmp_path: Path, inputs: Any, path: str, message: str
+) -> None:
+    planned = directed_plan(tmp_path, {"prompt": "x", "variant": "vace", "inputs": inputs}, {"prompt": "y"})
+    (reject,) = planned.rejects
+    assert reject.issues[0].path == path
+    assert message in reject.said("m")
+
+
+def test_media_may_be_limited_to_kinds_of_address(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"a picture")
+    limited = RowMedia(read_config({"RUSHES_MEDIA_SCHEMES": "data,s3"}))
+    row = {"prompt": "x", "variant": "small"}
+    planned = plan(tmp_path, {**row, "image": "a.png"}, {**row, "image": "data:,x"}, media=limited)
+    (reject,) = planned.rejects
+    assert "may only be given as data, s3" in reject.said("m")
+
+
+def test_the_api_s_names_are_fields_in_whatever_letters(tmp_path: Path) -> None:
+    api = {"promptText": "x", "negativePrompt": "y", "model": "small", "duration": 2.0, "numInferenceSteps": 2}
+    spoken = {"Prompt": "x", "NEGATIVE PROMPT": "y", "Variant": "small", "duration-s": 2.0, "num_inference_steps": 2}
+    planned = plan(tmp_path, api, spoken)
+    assert not planned.rejects
+    assert planned.fingerprints[0] == planned.fingerprints[1]
+
+
+def test_a_gif_takes_no_more_frames_a_second_than_it_can_show(tmp_path: Path) -> None:
+    planned = plan(tmp_path, {"prompt": "x", "variant": "small", "fps": 60}, clip_format=ClipFormat.GIF)
+    assert "at most 50" in planned.rejects[0].said("m")
+
+
+def test_metadata_that_is_no_json_becomes_json(tmp_path: Path) -> None:
+    planned = plan(tmp_path, '{"prompt": "x", "shot": NaN}', {"prompt": "y", "shot": "größer"})
+    assert planned.metadata == ['{"shot":null}', '{"shot":"größer"}']
 
 
 SETTINGS = st.fixed_dictionaries(
@@ -166,7 +337,7 @@ SETTINGS = st.fixed_dictionaries(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(SETTINGS, min_size=1, max_size=40))
 def test_batches_never_mix_groups_and_every_row_is_in_one_or_rejected(rows: list[dict[str, Any]]) -> None:
-    from pipelines.read import Rows
+    from pipelines.rows import Rows
 
     names = set().union(*rows)
     read = Rows("m.jsonl", list(range(1, len(rows) + 1)), {n: [r.get(n) for r in rows] for n in names})

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.bulk_pools import ActorPool
+from cluster.placement.bulk_pools import ActorPool
 from pipelines.plan_stage import Span, rank_by_price
 from pipelines.run_plan import hand_out
 from schemas.catalog import Variant

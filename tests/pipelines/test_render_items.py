@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.plan_stage import Span
-from pipelines.render import cut_spans
+from pipelines.render import cut_spans, waves
+from pipelines.run_plan import PoolSpans
 
 SPANS = st.lists(
     st.builds(
@@ -39,3 +40,17 @@ def test_long_batches_go_one_by_one_so_that_nobody_waits_for_the_last() -> None:
 def test_short_batches_go_together() -> None:
     items = cut_spans([Span("part", 0, 64, 4, 0.01)], actors=1)
     assert len(items) == 1
+
+
+def test_no_more_tasks_are_rendered_at_once_than_may_be() -> None:
+    def pool(name: str, actors: int, batch_size: int) -> PoolSpans:
+        return PoolSpans(name, None, actors, (Span("part", 0, 20, batch_size, 1.0),))
+
+    pools = [pool("a", 8, 2), pool("b", 2, 1), pool("c", 1, 4)]
+    assert waves(pools, None) == [pools]
+    for most in (4, 5, 6, 9, 30):
+        found = waves(pools, most)
+        assert [one.variant for wave in found for one in wave] == ["a", "b", "c"]
+        for wave in found:
+            assert sum(one.actors * one.spans[0].batch_size for one in wave) <= most
+    assert len(waves(pools, 30)) == 1

@@ -9,13 +9,17 @@ from typing import Any
 import av
 import duckdb
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray.data
 from PIL import Image
 
 from cluster.topology import Topology
-from pipelines.run import estimate, render
+from pipelines.audit import RunAuditLog
+from pipelines.estimate import estimate
+from pipelines.run import render
+from schemas.audit import AuditFilter
 from schemas.clip import ClipFormat
 from schemas.config import read_config
 from schemas.errors import ConfigError
@@ -65,6 +69,8 @@ def test_a_manifest_becomes_clips_and_a_results_table(tmp_path: Path, out: str) 
     summary = render(told)
     assert (summary.rows, summary.succeeded, summary.failed, summary.rejected) == (5, 4, 0, 1)
     assert (summary.rendered, summary.reused, summary.exit_code) == (3, 1, 3)
+    # `small` is guided: a prompt and a negative prompt each.
+    assert summary.texts_encoded + summary.texts_reused == 5
 
     store = open_store(out)
     table = results(store, told.run_id)
@@ -87,6 +93,11 @@ def test_a_manifest_becomes_clips_and_a_results_table(tmp_path: Path, out: str) 
     (reject,) = [json.loads(line) for line in store.get(keys.rejects_part(told.run_id, 0)).splitlines()]
     assert (reject["line"], reject["field"], reject["id"]) == (5, "variant", "bad")
     assert store.head(keys.CONTACT_SHEET)
+
+    report = RunAuditLog(store).verify()
+    assert (report.faults, report.notes, report.anchors) == ((), (), 1)
+    told_of = [record.entry for _, record, _ in RunAuditLog(store).records(AuditFilter(action="task.succeeded"))]
+    assert {entry.clip.sha256 for entry in told_of if entry.clip} == set(table.sha256.dropna())
 
 
 def test_the_same_command_again_renders_nothing_and_says_the_same(tmp_path: Path, out: str) -> None:
@@ -149,7 +160,7 @@ def test_a_variant_that_no_node_can_hold_is_refused_before_anything_is_rendered(
     told = options(tmp_path, str(tmp_path / "out"), ROWS[:1])
     catalog = TWO_VARIANTS.replace("needs = { gpus = 0, cpus = 1 }", "needs = { gpus = 8, cpus = 1 }", 1)
     (tmp_path / "catalog.toml").write_text(catalog)
-    with pytest.raises(ConfigError, match=r"'small' needs 8 GPU\(s\) an actor, the cluster has 2"):
+    with pytest.raises(ConfigError, match=r"'small' needs 8 GPUs, the cluster has 2"):
         render(told)
 
 
@@ -167,20 +178,26 @@ def test_an_unknown_variant_option_names_the_choices(tmp_path: Path, ray_cluster
 
 
 @pytest.mark.slow
-def test_images_come_from_a_path_or_from_s3_and_a_missing_one_fails_alone(
+def test_images_come_from_a_path_from_s3_or_from_the_row_itself_and_a_missing_one_is_rejected_alone(
     tmp_path: Path, s3_server: S3Server, ray_cluster: Topology
 ) -> None:
     s3_server.make_bucket("stills")
     Image.new("RGB", (80, 60), (200, 30, 30)).save(tmp_path / "red.png")
     open_store("s3://stills").put("red.png", (tmp_path / "red.png").read_bytes())
-    row = {"prompt": "it moves", "variant": "small", "num_frames": 5}
+    row = {"prompt": "it moves", "variant": "small", "num_frames": 5, "seed": 3}
     rows = [{**row, "id": uri, "image": uri} for uri in ("red.png", "s3://stills/red.png", "none.png")]
     told = options(tmp_path, str(tmp_path / "out"), rows)
     summary = render(told)
-    assert (summary.succeeded, summary.failed) == (2, 1)
+    assert (summary.succeeded, summary.rejected) == (2, 1)
     table = results(open_store(told.out), told.run_id)
-    assert table.error_class["none.png"] == "MediaError"
     assert "none.png: not there" in table.error["none.png"]
+
+    # As Hugging Face's data sets have images: the same content is the same clip.
+    image = {"bytes": (tmp_path / "red.png").read_bytes(), "path": "gone.png"}
+    brought = pa.Table.from_pylist([{**row, "image": image}, {**row, "image": image, "seed": 4}])
+    pq.write_table(brought, tmp_path / "m.parquet")
+    again = render(told.model_copy(update={"manifest": str(tmp_path / "m.parquet")}))
+    assert (again.succeeded, again.rendered, again.reused) == (2, 1, 1)
 
 
 @pytest.mark.slow

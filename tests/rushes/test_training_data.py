@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.finetune.clips import find_examples
 from rushes.training_data import on_this_machine
 from schemas.errors import MediaError
 from storage.store import open_store
 from tests.s3_server import S3Server
+from training.finetune.clips import find_examples
 
 
 @pytest.fixture

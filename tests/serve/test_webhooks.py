@@ -168,6 +168,34 @@ def test_waits_double_up_to_a_limit_and_differ(store: Store) -> None:
     assert many.next_at(Delivery("a", "", "", "", 0, 0, attempts=4000)) is not None
 
 
+@pytest.mark.parametrize(
+    ("said", "wait_s"),
+    [
+        ("25", 25.0),
+        ("Thu, 01 Jan 2032 00:00:30 GMT", 30.0),
+        ("Thursday, 01-Jan-32 00:00:30 GMT", 30.0),
+        ("3", 10.0),  # less than our own pause
+        ("86400", 60.0),  # `most_s`
+        ("Fri, 01 Jan 2100 00:00:00 GMT", 60.0),
+        ("Wed, 01 Jan 1997 00:00:00 GMT", 10.0),
+        ("soon", 10.0),
+        ("-5", 10.0),
+        ("9" * 400, 10.0),
+        ("1e3", 10.0),
+        ("", 10.0),
+    ],
+)
+@pytest.mark.parametrize("code", [429, 503, 500])
+def test_a_receiver_says_when_it_wants_to_be_asked_again(store: Store, code: int, said: str, wait_s: float) -> None:
+    now = 1_956_528_000.0  # 2032-01-01
+    with Stranger() as server:
+        server.answers(status(code, f"Retry-After: {said}"))
+        due(store, server.url(), now)
+        Deliverer(store, CONFIG, lambda: now, outbound=server.outbound(), jitter=lambda: 1.0).run_once()
+        assert store.deliveries.due(now + wait_s - 0.5) == ()
+        assert len(store.deliveries.due(now + wait_s + 0.5)) == 1
+
+
 def test_a_receiver_that_moved_inside_is_not_called(store: Store, clock: Clock) -> None:
     """The address is checked at every attempt, not only when the task was made."""
     with Stranger() as server:

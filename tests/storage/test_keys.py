@@ -26,7 +26,7 @@ def test_different_names_have_different_keys() -> None:
 
 def test_the_key_of_a_record_says_what_became_of_the_task() -> None:
     done, tried = keys.succeeded_record(F), keys.tried_record(F, "cafe")
-    given_up = keys.tried_record(F, "cafe", quarantined=True)
+    given_up = keys.tried_record(F, "cafe", "quarantined")
     assert [keys.fingerprint_of_record(key) for key in (done, tried, given_up)] == [F, F, F]
     assert [keys.is_succeeded_record(key) for key in (done, tried, given_up)] == [True, False, False]
     assert [keys.is_quarantined_record(key) for key in (done, tried, given_up)] == [False, False, True]

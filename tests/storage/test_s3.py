@@ -10,6 +10,7 @@ import pytest
 
 from schemas.errors import ObjectMissingError, StorageError, StorageUnavailableError
 from storage.address import BucketAddress
+from storage.done_tasks import done_tasks, pack
 from storage.ledger import Ledger
 from storage.s3 import S3Settings, S3Store
 from storage.store import open_store
@@ -184,4 +185,30 @@ def test_a_restarted_server_has_what_was_written_and_writers_wait_for_it(
         writer.start()
         server.restart()
         writer.join(timeout=30)
-        assert ledger.done_fingerprints().to_pylist() == ["aa" * 16, "bb" * 16]
+        assert done_tasks(ledger).fingerprints.tolist() == pack(["aa" * 16, "bb" * 16]).tolist()
+
+
+def test_many_keys_are_deleted_as_every_server_knows_it(proxy: FaultyProxy, s3_store: Open) -> None:
+    store = s3_store()
+    for key in ("a", "b", "c"):
+        store.put(key, b"1")
+    proxy.headers.clear()
+    store.delete(["a", "b"])
+    (headers,) = proxy.headers
+    assert headers["content-md5"]
+    assert not [name for name in headers if "checksum" in name]
+    assert [info.key for info in store.list()] == ["c"]
+
+
+def test_clients_are_given_the_address_that_they_can_reach(
+    s3_server: S3Server, s3_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = s3_store()
+    store.put("clip.mp4", b"frames", "video/mp4")
+    with FaultyProxy(s3_server.port) as outside:
+        monkeypatch.setenv("RUSHES_S3_PUBLIC_ENDPOINT", outside.endpoint)
+        url = s3_store().sign("clip.mp4", expires_s=60)
+        assert url.startswith(f"{outside.endpoint}/")
+        with urllib.request.urlopen(url) as answer:
+            assert answer.read() == b"frames"
+    assert s3_store().get("clip.mp4") == b"frames", "the store itself keeps its own way"

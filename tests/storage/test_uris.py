@@ -42,7 +42,6 @@ def test_a_folder_leads_to_its_visible_files_at_any_depth(folder: str) -> None:
 def test_a_glob_stays_in_its_folder_unless_it_has_two_stars(store: ObjectStore, folder: str) -> None:
     assert names(f"{folder}/*.jsonl") == ["a.jsonl", "take[1].jsonl"]
     assert names(f"{folder}/**/*.jsonl") == [
-        ".hidden/f.jsonl",
         "_tmp/e.jsonl",
         "a.jsonl",
         "deep/er/d.jsonl",

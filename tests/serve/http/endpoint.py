@@ -10,17 +10,23 @@ from typing import Any
 
 import uvicorn
 
+from actors.moderator import open_moderator
+from cluster.scheduling import events
+from cluster.scheduling.memory import FixedMemory
+from cluster.scheduling.snapshot import PlanSnapshot
 from schemas.catalog import Catalog, load_catalog
 from schemas.clip import Clip, Status, Timings
+from schemas.config import read_config
 from serve import keys
-from serve.admission import Admission
+from serve.admission.admission import Admission
 from serve.config import Limits, Pools, ServeConfig
 from serve.context import Context
-from serve.fleet import NOTE, FleetReport, PoolReport
+from serve.dispatch.fleet import NOTE, FleetReport, PoolReport
+from serve.dispatch.pools import make_scheduler
 from serve.http.app import build
 from serve.store.contract import ApiKey, Store
 from serve.store.engine import open_store
-from serve.tasks import Outcome
+from serve.tasks import NewTask, Outcome, StoredTask
 from storage.store import open_store as open_objects
 
 CATALOG = Path(__file__).resolve().parents[3] / "rushes" / "catalog.toml"
@@ -69,6 +75,33 @@ def pool(variant: str, **changes: Any) -> PoolReport:
     return base.model_copy(update=changes)
 
 
+def report_of(
+    config: ServeConfig, served: Catalog, pools: tuple[PoolReport, ...], at: float, **more: Any
+) -> FleetReport:
+    """What a dispatcher would note whose pools are like these: a pool without a replica loads for `load_s` first, one
+    that is not named here is not loaded, and an unhealthy one has failed to load."""
+    scheduler = make_scheduler(config, served, {pool.variant: pool.accelerator for pool in pools}, None, at)
+    for pool in pools:
+        scheduler.variants[pool.variant].start_s = pool.load_s
+        for _ in range(0 if pool.healthy else 3):
+            scheduler.record(events.LoadFailed(pool.variant, "cannot be loaded"), at)
+    scheduler.record(events.Tick(), at)
+    for pool in pools:
+        memory = FixedMemory(scheduler.planner.numbers[pool.variant])
+        for number in range(pool.replicas if pool.healthy else 0):
+            name = f"{pool.variant}-{number}"
+            scheduler.record(events.WorkerUp(name, pool.accelerator, memory, pool.variant), at)
+            if pool.backlog_s:
+                scheduler.planner.occupy(name, pool.backlog_s, at)
+    return FleetReport(at=at, pools=pools, plan=PlanSnapshot.of(scheduler.planner, at), **more)
+
+
+def stored(task: NewTask, seq: int, at: float) -> StoredTask:
+    """As the store would give it back."""
+    told = {name: getattr(task, name) for name in NewTask.model_fields}
+    return StoredTask(**told, seq=seq, status=Status.PENDING, created_at=at)
+
+
 @dataclass
 class Endpoint:
     """A running server, and what is behind it."""
@@ -86,7 +119,11 @@ class Endpoint:
 
     def note(self, *pools: PoolReport, **changes: Any) -> None:
         """As if the dispatcher had written it just now, knowing every task there is, and it was read."""
-        report = FleetReport(at=self.context.now() + 0.3, pools=pools, **changes)
+        context = self.context
+        now = context.now()
+        report = report_of(context.config, context.admission.served, pools, now, **changes)
+        known = max((task.seq for task in self.store.tasks.recent(1)), default=0)
+        report = report.model_copy(update={"at": now + 0.3, "last_seq": known})
         self.store.notes.write(NOTE, report.model_dump(mode="json"))
         self.context.admission.refresh()
 
@@ -139,6 +176,7 @@ def endpoint(
         objects=open_objects(config.out),
         admission=Admission(config, catalog, store, now),
         intake=intake or KeptIntake(),
+        moderator=open_moderator(config.moderation.of_text, read_config()),
         secret=secret,
         now=now,
     )

@@ -58,9 +58,9 @@ REFUSED: list[tuple[str, dict[str, Any], str, list[str | int], str, str | None]]
     (
         "image_to_video",
         {**TEXT, "promptImage": [{"uri": URL, "position": "last"}]},
-        "unsupported",
+        "role",
         ["promptImage", 0, "position"],
-        "last frame",
+        "shapes takes no last_frame",
         None,
     ),
     ("video_to_video", TEXT, "required", ["videoUri"], "promptVideo", None),
@@ -197,7 +197,7 @@ def test_what_breaks_inside_is_logged_and_not_told(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the password is hunter2")
 
-    monkeypatch.setattr(served.context.admission, "decide", broken)
+    monkeypatch.setattr(served.context.admission, "consider", broken)
     with caplog.at_level(logging.ERROR):
         answer = http.post("/v1/text_to_video", json=TEXT)
     assert answer.status_code == 500

@@ -186,6 +186,22 @@ def test_a_preference_decides_between_equals(
     assert (task.kind, task.router_id) == ("generate", router.id)
 
 
+def test_a_model_is_called_as_the_list_that_allows_it_calls_it(served: Endpoint, client: RunwayML) -> None:
+    alias = next(one for one in served.context.catalog["shapes"].aliases if one != "shapes")
+    models: Any = {"mode": "allowlist_only", "ids": [alias, "tiny"]}
+    router = client.routers.create(slug="by-alias", settings={"optimize_for": "quality", "models": models})
+    made = client.generate.video.create(config_id="by-alias", input=HELLO)
+    assert made.routing.model == alias
+    (entry,) = client.routers.list_requests(router.id, limit=5)
+    assert entry.model == alias
+    task = served.store.tasks.get(made.id)
+    assert task is not None
+    assert (task.model, task.offer.variant) == (alias, "shapes")
+    open_router = client.routers.create(slug="open", settings={"optimize_for": "quality"})
+    asked = client.generate.video.create(config_id=open_router.slug, input=HELLO, extra_body={"allowModels": [alias]})
+    assert asked.routing.model == alias
+
+
 def test_a_cap_leaves_out_who_costs_more(client: RunwayML) -> None:
     router = client.routers.create(slug="capped", settings={"optimize_for": "quality"})
     dear = client.generate.video.create(config_id="capped", input=HELLO).routing
@@ -213,7 +229,7 @@ def test_lists_say_who_may(client: RunwayML) -> None:
         slug="listed", settings={"models": {"mode": "allowlist_only", "ids": ["tiny", "shapes"]}}
     )
     made = client.generate.video.create(config_id="listed", input=HELLO).routing
-    assert made.model == "tiny-random"  # not meant for auto, and named here
+    assert made.model == "tiny"  # not meant for auto, and named here; called as it was named
     client.routers.update(router.id, settings={"models": {"mode": "allow_new_except", "ids": ["shapes-turbo"]}})
     assert client.generate.video.create(config_id="listed", input=HELLO).routing.model == "shapes"
     client.routers.update(router.id, settings={"models": {"mode": "allowlist_only", "ids": ["wan-14b"]}})
@@ -286,7 +302,7 @@ def test_who_has_the_very_shape_comes_first(client: RunwayML) -> None:
     )
     given: Any = {"prompt_text": "x", "aspect_ratio": "1:1", "duration": 8}
     made = client.generate.video.create(config_id="very-shape", input=given).routing
-    assert (made.model, made.resolved_input.duration) == ("tiny-random", pytest.approx(8.1, abs=0.1))
+    assert (made.model, made.resolved_input.duration) == ("tiny", pytest.approx(8.1, abs=0.1))
     (entry,) = client.routers.list_requests(router.id, limit=5)
     capability: Any = entry.pipeline[0]
     assert capability.models == ["tiny-random"]

@@ -15,6 +15,7 @@ from runwayml import AsyncRunwayML, NotFoundError, RunwayML
 from runwayml.lib.polling import TaskFailedError
 
 from schemas.clip import Status
+from schemas.inputs import Input, Role
 from serve.config import Pools, ServeConfig
 from serve.media.intake import Intake
 from serve.store.engine import open_store
@@ -107,7 +108,8 @@ def test_image_to_video_takes_a_string_or_a_list(served: Endpoint, client: Runwa
         )
         task = served.store.tasks.get(created.id)
         assert task is not None
-        assert (task.kind, task.request.image) == ("image_to_video", "s3://bucket/inputs/image")
+        assert task.kind == "image_to_video"
+        assert task.request.inputs == (Input(role=Role.FIRST_FRAME, image="s3://bucket/inputs/image"),)
 
 
 @pytest.mark.parametrize("field", ["video_uri", "prompt_video"])
@@ -116,11 +118,8 @@ def test_video_to_video_takes_both_names(served: Endpoint, client: RunwayML, fie
     created = client.video_to_video.create(model="aleph2", prompt_text="in winter", **fields)
     task = served.store.tasks.get(created.id)
     assert task is not None
-    assert (task.kind, task.request.video, task.offer.variant) == (
-        "video_to_video",
-        "s3://bucket/inputs/video",
-        "tiny-random",
-    )
+    assert task.request.inputs == (Input(role=Role.SOURCE, video="s3://bucket/inputs/video"),)
+    assert (task.kind, task.offer.variant) == ("video_to_video", "tiny-random")
 
 
 def test_every_status_has_its_shape(served: Endpoint, client: RunwayML) -> None:
@@ -185,6 +184,10 @@ def test_organization_and_usage(served: Endpoint, client: RunwayML) -> None:
     assert organization.credit_balance == organization.tier.max_monthly_credit_spend - 7
     assert organization.usage.models["shapes"].daily_generations >= 1
     assert organization.tier.models["shapes"].max_concurrent_generations is None
+    for alias in ("embedded", "gen4.5", "gen4_turbo"):
+        assert organization.tier.models[alias] is not None
+        assert organization.usage.models[alias].daily_generations >= 0
+    assert organization.usage.models["embedded"] == organization.usage.models["shapes"]
     today = time.strftime("%Y-%m-%d", time.gmtime())
     usage = client.organization.retrieve_usage()
     (result,) = [one for one in usage.results if one.date.isoformat() == today]
@@ -206,7 +209,7 @@ def test_an_upload_becomes_the_first_frame(tmp_path: Path) -> None:
         )
         task = served.store.tasks.get(created.id)
         assert task is not None
-        assert (task.request.image or "").startswith("file://")
+        assert task.request.inputs[0].uri.startswith("file://")
 
         async def upload_again() -> str:
             async with asynchronous(served) as client:

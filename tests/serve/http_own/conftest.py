@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.serve.http.endpoint import Endpoint, catalog_with, endpoint, pool
 
 PRICES = {"shapes": 3.6, "shapes-turbo": 7.2, "tiny-random": 0.36}
+ROW = {"model": "shapes", "promptText": "a red circle"}
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +47,16 @@ def fresh(running: Endpoint) -> None:
     running.note(
         *(pool(name, price_usd_per_hour=price) for name, price in PRICES.items()),
     )
+
+
+def post(
+    client: httpx.Client, tasks: list[Any] | None = None, headers: dict[str, str] | None = None, **fields: Any
+) -> httpx.Response:
+    body = {**({"tasks": tasks} if tasks is not None else {}), **fields}
+    return client.post("/v1/batches", json=body, headers=headers)
+
+
+def made(client: httpx.Client, tasks: list[Any], **fields: Any) -> dict[str, Any]:
+    answer = post(client, tasks, **fields)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())

@@ -1,8 +1,6 @@
 """Many creates behind one id: good rows are never lost over bad ones, and one id answers for all."""
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
+import math
 from typing import Any
 
 import httpx
@@ -11,27 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.clip import Status
-from schemas.errors import ConfigError
-from serve.bulk import SILENT_S, BulkFollower, BulkOptions, BulkProgress
-from serve.config import Limits
-from serve.http import large_batches
-from tests.serve.http.endpoint import Endpoint, catalog_with, endpoint
-from tests.serve.http_own.conftest import PRICES, client_of, fresh
-
-ROW = {"model": "shapes", "promptText": "a red circle"}
-
-
-def post(
-    client: httpx.Client, tasks: list[Any] | None = None, headers: dict[str, str] | None = None, **fields: Any
-) -> httpx.Response:
-    body = {**({"tasks": tasks} if tasks is not None else {}), **fields}
-    return client.post("/v1/batches", json=body, headers=headers)
-
-
-def made(client: httpx.Client, tasks: list[Any], **fields: Any) -> dict[str, Any]:
-    answer = post(client, tasks, **fields)
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
+from serve.errors import StoreUnavailableError
+from tests.serve.http.endpoint import Endpoint
+from tests.serve.http_own.conftest import ROW, client_of, made, post
 
 
 def test_a_batch_from_its_quote_to_its_bill(client: httpx.Client, served: Endpoint) -> None:
@@ -78,7 +58,7 @@ def test_bad_rows_are_told_by_index_and_cost_the_good_ones_nothing(client: httpx
     kinds = [client.get(f"/v1/tasks/{one}").json() for one in batch["taskIds"]]
     task = served.store.tasks.get(kinds[1]["id"])
     assert task is not None
-    assert task.request.image == "s3://bucket/inputs/image"
+    assert [one.uri for one in task.request.inputs] == ["s3://bucket/inputs/image"]
 
 
 def test_a_batch_without_a_good_row_is_refused_with_every_issue(client: httpx.Client, served: Endpoint) -> None:
@@ -235,132 +215,33 @@ def test_a_batch_is_its_owner_s(client: httpx.Client, served: Endpoint) -> None:
     assert client.get(f"/v1/batches/{batch['id']}").json()["counts"] == {"pending": 1}
 
 
-# -- large ones -------------------------------------------------------------------------------------------------------
+def test_what_a_month_may_cost_is_held_before_anything_is_accepted(served: Endpoint) -> None:
+    one = math.ceil(made(client_of(served), [ROW])["quote"]["usd"] * 100 * 1e6) / 1e6
+    client = client_of(served, served.another_key(monthly_credits=math.ceil(3 * one)))
+    may = int(math.ceil(3 * one) / one)
+    first = made(client, [ROW] * may)
+    refused = client.post("/v1/text_to_video", json=ROW)
+    assert refused.status_code == 429
+    assert "credits a month" in refused.json()["error"]
+    assert refused.headers["x-should-retry"] == "false"
+    assert post(client, [ROW]).status_code == 429
+    served.finish(first["taskIds"][0], billed_usd=0.0)
+    assert client.post("/v1/text_to_video", json=ROW).status_code == 200, "a bill below its quote gives back the rest"
 
 
-class Runs:
-    """A bulk runner that runs nothing: what it is told, and what the test says came of it."""
+def test_a_batch_of_which_a_task_is_stored_has_not_failed(served: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store went away as it said yes: the client is told to try again, and its tasks go on."""
+    submit = served.store.tasks.submit
 
-    def __init__(self) -> None:
-        self.started: dict[str, tuple[str, str, BulkOptions]] = {}
-        self.cancelled: list[str] = []
-        self.now: dict[str, BulkProgress] = {}
-        self.refuses = False
+    def lost(*args: Any, **kwargs: Any) -> Any:
+        submit(*args, **kwargs)
+        raise StoreUnavailableError("the task store went away during a commit")
 
-    def start(self, batch_id: str, manifest_uri: str, out_uri: str, options: BulkOptions) -> None:
-        if self.refuses:
-            raise ConfigError("prompts.jsonl: cannot be read")
-        self.started[batch_id] = manifest_uri, out_uri, options
-        self.now[batch_id] = BulkProgress(Status.RUNNING)
-
-    def cancel(self, batch_id: str) -> None:
-        self.cancelled.append(batch_id)
-
-    def progress(self, batch_id: str) -> BulkProgress | None:
-        return self.now.get(batch_id)
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Endpoint]:
-    """Takes three rows into the queue, and has a bulk pipeline."""
-    with endpoint(tmp_path, catalog_with(PRICES), limits=Limits(max_batch_tasks=3)) as running:
-        fresh(running)
-        running.app.state.bulk = Runs()
-        yield running
-
-
-def test_more_rows_than_the_queue_takes_go_through_the_bulk_pipeline(small: Endpoint) -> None:
-    client, runs = client_of(small), small.app.state.bulk
-    rows = [{**ROW, "seed": number} for number in range(5)] + [{**ROW, "promptImage": "https://x.example/a.png"}, 3]
-    batch = made(client, rows, priority=4, maxCredits=1000)
-    assert (batch["status"], batch["total"], batch["rejectedRows"]) == ("PENDING", 6, 1)
-    assert small.store.tasks.recent(10) == ()
-    manifest_uri, out_uri, options = runs.started[batch["id"]]
-    assert options == BulkOptions(variant="auto", priority=4, max_usd=10.0, snap=True, trusted=True)
-    text = small.context.objects.get(f"batches/{batch['id']}/manifest.jsonl").decode()
-    assert manifest_uri == small.context.objects.uri(f"batches/{batch['id']}/manifest.jsonl")
-    written = [json.loads(line) for line in text.splitlines()]
-    assert [row.get("seed") for row in written] == [0, 1, 2, 3, 4, None]
-    assert written[5]["image"] == "s3://bucket/inputs/image"
-    assert out_uri.startswith(small.context.objects.uri(f"batches/{batch['id']}"))
-
-
-def test_the_store_follows_a_run_to_its_end(small: Endpoint) -> None:
-    client, runs = client_of(small), small.app.state.bulk
-    batch = made(client, [ROW] * 4)
-    follower = large_batches.follower_of(small.app, small.context)
-    assert follower is not None
-    runs.now[batch["id"]] = BulkProgress(Status.RUNNING, 4, {"succeeded": 1, "waiting": 3}, billed_usd=0.1)
-    follower.look(small.context.now())
-    assert client.get(f"/v1/batches/{batch['id']}").json()["progress"] == 0.25
-    runs.now[batch["id"]] = BulkProgress(Status.SUCCEEDED, 4, {"succeeded": 4}, billed_usd=0.4)
-    follower.look(small.context.now())
-    done = client.get(f"/v1/batches/{batch['id']}").json()
-    assert (done["status"], done["progress"], done["bill"]["usd"]) == ("SUCCEEDED", 1.0, 0.4)
-    assert follower.look(small.context.now()) == 0
-
-
-def test_a_manifest_is_read_only_from_where_this_endpoint_writes(small: Endpoint) -> None:
-    client, runs = client_of(small), small.app.state.bulk
-    for wrong in ("file:///etc/passwd", "s3://somebody/prompts.jsonl", f"{small.context.objects.address}/../x.jsonl"):
-        answer = post(client, manifestUri=wrong)
-        assert answer.status_code == 400
-        assert answer.json()["issues"][0]["path"] == ["manifestUri"]
-    ours = small.context.objects.uri("manifests/mine.jsonl")
-    assert post(client, manifestUri=ours, model="shapes").status_code == 200
-    ((manifest_uri, _, options),) = runs.started.values()
-    assert (manifest_uri, options.variant, options.trusted) == (ours, "shapes", False)
-    assert post(client, manifestUri=ours, deadline=60).status_code == 400
-
-
-def test_a_manifest_that_cannot_be_read_is_refused_and_leaves_no_run(small: Endpoint) -> None:
-    small.app.state.bulk.refuses = True
-    answer = post(client_of(small), manifestUri=small.context.objects.uri("manifests/none.jsonl"))
-    assert answer.status_code == 400
-    assert "cannot be read" in answer.json()["issues"][0]["message"]
-    assert small.store.batches.unfinished_runs() == ()
-
-
-def test_cancelling_a_run_tells_its_runner(small: Endpoint) -> None:
-    client, runs = client_of(small), small.app.state.bulk
-    batch = made(client, [ROW] * 4)
-    answer = client.delete(f"/v1/batches/{batch['id']}").json()
-    assert runs.cancelled[0] == batch["id"]
-    assert answer["status"] == "CANCELLED"
-    assert client.delete(f"/v1/batches/{batch['id']}").json()["status"] == "CANCELLED"
-    assert small.store.batches.unfinished_runs() == ()
-
-
-def test_without_a_bulk_pipeline_it_says_what_is_possible(small: Endpoint) -> None:
-    small.app.state.bulk = None
-    answer = post(client_of(small), [ROW] * 4)
-    assert answer.status_code == 400
-    assert "at most 3 rows" in answer.json()["issues"][0]["message"]
-
-
-def test_a_run_whose_process_is_gone_is_taken_up_by_one_other(small: Endpoint) -> None:
-    batch = made(client_of(small), [ROW] * 4)
-    clock = small.context.now()
-    first, second = Runs(), Runs()
-    followers = [BulkFollower(first, small.store, "first"), BulkFollower(second, small.store, "second")]
-    for follower in followers:
-        follower.look(clock)
-    assert not first.started, "the one that began it spoke a moment ago"
-    clock += SILENT_S + 1
-    for _ in range(3):
-        for follower in followers:
-            follower.look(clock)
-        clock += 1
-    assert len(first.started) + len(second.started) == 1
-    (runs,) = [one for one in (first, second) if one.started]
-    assert runs.started[batch["id"]] == small.app.state.bulk.started[batch["id"]]
-
-
-def test_a_run_cancelled_elsewhere_is_stopped_here(small: Endpoint) -> None:
-    batch = made(client_of(small), [ROW] * 4)
-    follower = large_batches.follower_of(small.app, small.context)
-    assert follower is not None
-    follower.look(small.context.now())
-    small.store.batches.update(batch["id"], Status.CANCELLED, {}, 0.0, small.context.now())
-    follower.look(small.context.now())
-    assert set(small.app.state.bulk.cancelled) == {batch["id"]}
+    client = client_of(served, served.another_key())
+    again = {"Idempotency-Key": "unsure"}
+    with monkeypatch.context() as patched:
+        patched.setattr(served.store.tasks, "submit", lost)
+        answer = post(client, [ROW, ROW], again)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    retried = post(client, [ROW, ROW], again).json()
+    assert (retried["status"], retried["counts"]) == ("PENDING", {"pending": 2})

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import pytest
 from schemas.clip import Status
 from serve.errors import StoreUnavailableError
 from serve.http import events
-from serve.http.feed import Feed, Kind
+from serve.http.change_feed import ChangeFeed, WatchKind
 from serve.store.contract import Progress
 from tests.serve.http.endpoint import Endpoint, endpoint
 from tests.serve.http_own.conftest import client_of, eventually, fresh
@@ -224,8 +226,8 @@ def test_many_streams_are_one_poll(served: Endpoint) -> None:
     store = CountingStore(served.store)
 
     async def follow() -> None:
-        feed = Feed(store, served.context.now, interval_s=0.02)  # type: ignore[arg-type]
-        watches = [feed.follow(Kind.TASK, task_id) for task_id in ids]
+        feed = ChangeFeed(store, served.context.now, interval_s=0.02)  # type: ignore[arg-type]
+        watches = [feed.follow(WatchKind.TASK, task_id) for task_id in ids]
         entered = [watch.__enter__() for watch in watches]
         for watch in entered:
             assert await watch.wait(5)
@@ -247,8 +249,8 @@ def test_a_store_that_does_not_answer_is_asked_again(served: Endpoint) -> None:
     store.away = 3
 
     async def follow() -> None:
-        feed = Feed(store, served.context.now, interval_s=0.01)  # type: ignore[arg-type]
-        with feed.follow(Kind.TASK, task_id) as watch:
+        feed = ChangeFeed(store, served.context.now, interval_s=0.01)  # type: ignore[arg-type]
+        with feed.follow(WatchKind.TASK, task_id) as watch:
             assert await watch.wait(5)
             assert watch.take()[task_id] is not None
 
@@ -260,8 +262,8 @@ def test_a_slow_reader_gets_the_latest_state_and_holds_no_others(served: Endpoin
     task_id = create(client_of(served))
 
     async def follow() -> None:
-        feed = Feed(served.store, served.context.now, interval_s=0.01)
-        with feed.follow(Kind.KEY, served.key.id) as watch:
+        feed = ChangeFeed(served.store, served.context.now, interval_s=0.01)
+        with feed.follow(WatchKind.KEY, served.key.id) as watch:
             assert await watch.wait(5)
             epoch, _ = await asyncio.to_thread(served.lease, task_id)
             for step in range(1, 6):
@@ -278,14 +280,14 @@ def test_a_slow_reader_gets_the_latest_state_and_holds_no_others(served: Endpoin
 
 
 def test_a_long_stream_forgets_what_is_over(served: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    from serve.http import feed as feeds
+    from serve.http import change_feed
 
-    monkeypatch.setattr(feeds, "RECENT", 3)
+    monkeypatch.setattr(change_feed, "RECENT", 3)
     client = client_of(served)
 
     async def follow() -> int:
-        feed = Feed(served.store, served.context.now, interval_s=0.01)
-        with feed.follow(Kind.KEY, served.key.id) as watch:
+        feed = ChangeFeed(served.store, served.context.now, interval_s=0.01)
+        with feed.follow(WatchKind.KEY, served.key.id) as watch:
             for _ in range(12):
                 task_id = await asyncio.to_thread(create, client)
                 await asyncio.to_thread(served.finish, task_id)
@@ -293,3 +295,44 @@ def test_a_long_stream_forgets_what_is_over(served: Endpoint, monkeypatch: pytes
             return len(watch.seen)
 
     assert asyncio.run(follow()) <= 4
+
+
+def test_the_stream_of_a_revoked_key_ends(served: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "KEY_CHECK_S", 0.05)
+    secret = served.another_key()
+    (another,) = [key for key in served.store.keys.all() if key.id != served.key.id]
+    client = client_of(served, secret)
+    mine = Listener(client_of(served), "/v1/events")
+    streams = [Listener(client, "/v1/events"), Listener(client, f"/v1/tasks/{create(client)}/events")]
+    for stream in streams:
+        assert stream.opened.wait(10)
+    served.store.keys.revoke(another.id, served.context.now())
+    for stream in streams:
+        assert stream.ended.wait(10), "within the seconds for which a key is remembered"
+    task = create(client_of(served))
+    mine.wait(lambda one: any(data.get("id") == task for _, data in one.heard))
+    mine.go()
+
+
+@pytest.mark.parametrize("kind", ["key", "task", "batch"])
+@pytest.mark.parametrize("abruptly", [True, False], ids=["reset", "closed"])
+def test_nothing_is_left_of_a_stream_whose_client_is_gone(served: Endpoint, kind: str, abruptly: bool) -> None:
+    client = client_of(served)
+    task = create(client)
+    batch = client.post("/v1/batches", json={"tasks": [{"model": "shapes", "promptText": "x"}]}).json()["id"]
+    path = {"key": "/v1/events", "task": f"/v1/tasks/{task}/events", "batch": f"/v1/batches/{batch}/events"}[kind]
+    url = httpx.URL(served.url)
+    connections = []
+    for _ in range(5):
+        raw = socket.create_connection((url.host, url.port or 0), timeout=10)
+        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.secret}\r\n\r\n".encode())
+        assert b"200 OK" in raw.recv(4096)
+        connections.append(raw)
+    eventually(lambda: served.app.state.feed.watches == 5)
+    for raw in connections:
+        if abruptly:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.close()
+    eventually(lambda: served.app.state.feed.watches == 0)
+    eventually(lambda: not served.app.state.streams)
+    assert client.get(f"/v1/tasks/{task}").json()["status"] == "PENDING"

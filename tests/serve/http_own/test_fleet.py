@@ -13,10 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from schemas.clip import Status
 from schemas.errors import StorageUnavailableError
 from schemas.shape import Shape
+from serve.dispatch.fleet import NOTE, FleetReport
 from serve.errors import StoreUnavailableError
-from serve.fleet import NOTE, FleetReport
 from serve.http.fleet import Counted
-from serve.metrics import DispatchMetrics
+from serve.observability.metrics import DispatchMetrics
 from serve.store.contract import Counts
 from tests.serve.http.endpoint import Endpoint, endpoint, pool
 from tests.serve.http_own.conftest import PRICES, eventually, fresh

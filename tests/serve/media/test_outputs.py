@@ -15,7 +15,7 @@ from serve.config import ServeConfig
 from serve.context import Context
 from serve.keys import load_secret
 from serve.media.intake import Intake
-from serve.media.outputs import router
+from serve.media.outputs import honoured_range, router
 from serve.media.urls import output_url, signature
 from serve.store.contract import Store
 from storage.objects import ObjectStore
@@ -183,3 +183,41 @@ def test_a_bucket_signs_for_itself(store: Store, s3_server: S3Server, monkeypatc
             assert answer.read() == DATA
             assert answer.headers["content-type"] == "video/mp4"
         assert "Expires=" in url
+
+
+@pytest.mark.parametrize(
+    ("given", "heeded"),
+    [
+        ("bytes=0-9", "bytes=0-9"),
+        ("Bytes=-5", "bytes=-5"),
+        ("bytes=0-4, 10-", "bytes=0-4,10-"),
+        ("bytes=0-4,5000-", "bytes=0-4"),  # what can be satisfied
+        ("bytes=5000-,6000-", "bytes=5000-"),  # nothing can: 416
+        ("bytes=-0", "bytes=-0"),
+        ("bytes=9-2", None),
+        ("bytes=a-b", None),
+        ("bytes=", None),
+        ("bytes=-", None),
+        ("bytes", None),
+        ("items=0-5", None),
+        ("bytes=0-5;x", None),
+        ("bytes=1.5-2", None),
+        ("bytes=" + "9" * 5000 + "-", None),
+        ("0-5", None),
+        ("", None),
+    ],
+)
+def test_a_range_that_is_none_is_not_heeded(
+    client: TestClient, context: Context, given: str, heeded: str | None
+) -> None:
+    assert honoured_range(given, 100) == heeded
+    answer = client.get(output_url(context, context.objects.uri(CLIP)), headers={"Range": given})
+    assert answer.status_code in (200, 206, 416)
+    if heeded is None:
+        assert (answer.status_code, answer.content) == (200, DATA)
+
+
+def test_two_ranges_in_two_headers_are_none(client: TestClient, context: Context) -> None:
+    url = output_url(context, context.objects.uri(CLIP))
+    answer = client.get(url, headers=[("Range", "bytes=0-1"), ("Range", "bytes=3-4")])
+    assert (answer.status_code, answer.content) == (200, DATA)

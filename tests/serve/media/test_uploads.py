@@ -4,6 +4,7 @@ import asyncio
 import io
 import threading
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -322,3 +323,26 @@ def test_what_has_expired_is_swept(
         assert store.uploads.get(str(made["runwayUri"]).removeprefix("runway://")) is None
     assert stored(objects) == [keys.upload(str(young["runwayUri"]).removeprefix("runway://"))]
     assert sweep(store, objects, clock.now) == 0
+
+
+def test_a_key_that_sends_much_leaves_the_slots_of_others_free(context: Context) -> None:
+    async def many() -> None:
+        held, let_go = [0], asyncio.Event()
+
+        async def slow() -> None:
+            async with context.intake.receiving("greedy"):
+                held[0] += 1
+                await let_go.wait()
+
+        greedy = [asyncio.create_task(slow()) for _ in range(50)]
+        await asyncio.sleep(0)
+        others = [context.intake.receiving(f"key_{n}") for n in range(6)]
+        async with asyncio.timeout(5), AsyncExitStack() as stack:
+            for other in others:
+                await stack.enter_async_context(other)
+            assert held == [2]
+        let_go.set()
+        await asyncio.gather(*greedy)
+        assert held == [50]
+
+    asyncio.run(many())

@@ -216,7 +216,7 @@ def test_an_image_goes_in_as_the_first_frame(browser: Chrome, served: Endpoint, 
     card = render(browser, "from an image")
     task = served.store.tasks.get(card.get_attribute("data-id") or "")
     assert task is not None
-    assert (task.kind, task.request.image) == ("image_to_video", "s3://bucket/inputs/image")
+    assert (task.kind, task.request.inputs[0].uri) == ("image_to_video", "s3://bucket/inputs/image")
     no_errors(browser, "401")
 
 

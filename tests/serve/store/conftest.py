@@ -6,6 +6,7 @@ import pytest
 
 from serve.store.contract import Store
 from serve.store.engine import open_store
+from serve.store.memory import MemoryStore
 from tests.serve.store.postgres_server import PostgresServer, find_postgres
 
 
@@ -23,14 +24,30 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture(params=["sqlite", "postgres"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind in turn."""
-    if request.param == "sqlite":
+    return url_of(request.param, request, tmp_path)
+
+
+def url_of(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if kind == "sqlite":
         return f"sqlite:///{tmp_path / 'a store' / 'tasks.sqlite'}"
     server: PostgresServer = request.getfixturevalue("postgres_server")
     return server.fresh_url()
 
 
 @pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
+def database_store(store_url: str) -> Iterator[Store]:
+    """What only a database does: what it refuses, and the stores that are not in memory."""
     opened = open_store(store_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store | MemoryStore]:
+    """An empty store of each kind in turn."""
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    opened = open_store(url_of(request.param, request, tmp_path))
     yield opened
     opened.close()

@@ -73,8 +73,22 @@ class PostgresServer:
         return f"{self.url}&options=-csearch_path%3D{name}"
 
     def sql(self, statement: str) -> None:
-        with psycopg.connect(f"host={self._root} user=rushes dbname=postgres", autocommit=True) as connection:
+        able = "options='-c default_transaction_read_only=off'"  # whatever a test made of the others
+        with psycopg.connect(f"host={self._root} user=rushes dbname=postgres {able}", autocommit=True) as connection:
             connection.execute(statement)  # type: ignore[call-overload]
+
+    def takes_writes(self, does: bool, timeout_s: float = 30.0) -> None:
+        """Sessions are read-only, from now on or no more, unless they say otherwise."""
+        self.sql(f"ALTER SYSTEM SET default_transaction_read_only = {'off' if does else 'on'}")
+        self.sql("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:  # the server reads its settings when it comes to it
+            with psycopg.connect(f"host={self._root} user=rushes dbname=postgres", autocommit=True) as connection:
+                found = connection.execute("SHOW default_transaction_read_only").fetchone()
+            if found == ("off" if does else "on",):
+                return
+            time.sleep(0.02)
+        raise RuntimeError("postgres does not read its settings")
 
     def start(self, timeout_s: float = 30.0) -> "PostgresServer":
         """Start the process and wait until it answers."""

@@ -1,6 +1,7 @@
-"""A process that works on a store until it is killed: `submitter.py URL submit|take`.
+"""A process that works on a store until it is killed: `submitter.py URL submit|take|chain`.
 
 submit: stores tasks, and prints each id once `submit` has returned.
+chain: chains what the audit log was told, a little at a time, and prints how much.
 take: leases all pending tasks one by one, prints what it got, and ends when there are none.
 """
 
@@ -16,6 +17,9 @@ def main(url: str, what: str) -> None:
         while True:
             (task,) = store.tasks.submit([new_task()], NOW).tasks
             print(task.id, flush=True)
+    while what == "chain":
+        if count := store.audit.chain(3):
+            print(count, flush=True)
     print("ready", flush=True)
     sys.stdin.readline()
     for task in store.tasks.pending():

@@ -1,4 +1,4 @@
-"""Batches, and the webhooks that the ends of tasks and batches set off. Every test runs on both databases."""
+"""Batches, and the webhooks that the ends of tasks and batches set off. On both databases and in memory."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,9 @@ import pytest
 
 from schemas.clip import Status
 from schemas.errors import PermanentError
-from serve.store.contract import Batch, Store
+from serve.errors import DailyLimitError, IdempotencyError, SpendLimitError
+from serve.store.contract import Batch, Idempotency, Store
+from serve.store.cutoffs import Cutoffs
 from tests.serve.store.samples import NOW, ended, failure, leased, new_task, now_of, submitted, success
 
 HOOK = "https://example.com/hook"
@@ -170,3 +172,71 @@ class TestWebhooks:
         (message,) = store.deliveries.due(NOW + 9)
         assert message.id == "msg_b1"
         assert json.loads(message.payload)["type"] == "batch.finished"
+
+
+class TestRunsOfAKey:
+    """Batches of bulk runs, whose rows are no tasks here. On both databases."""
+
+    def run(self, number: int = 1, **other: object) -> Batch:
+        fields: dict[str, object] = {"run_uri": f"s3://b/{number}", "created_at": NOW, "total": 10, "quote_usd": 0.0}
+        return Batch(id=f"r{number}", key_id="key-a", **(fields | other))  # type: ignore[arg-type]
+
+    def test_the_same_key_and_body_is_the_same_run(self, database_store: Store) -> None:
+        key = Idempotency("k", "digest")
+        with ThreadPoolExecutor(6) as threads:
+            runs = list(threads.map(lambda n: database_store.batches.begin(self.run(n), idempotency=key), range(6)))
+        assert len({run.id for run in runs}) == 1
+        assert len(database_store.batches.unfinished_runs()) == 1
+        assert database_store.batches.replay("key-a", key) == runs[0]
+        assert database_store.batches.replay("key-b", key) is None
+        with pytest.raises(IdempotencyError):
+            database_store.batches.begin(self.run(9), idempotency=Idempotency("k", "other"))
+
+    def test_its_rows_count_towards_the_day_and_single_tasks_towards_its_own(self, database_store: Store) -> None:
+        database_store.batches.begin(self.run(), max_since=(NOW, 12))
+        with pytest.raises(DailyLimitError, match="12 tasks a day, 10 made"):
+            submitted_within(database_store, 3, 12)
+        submitted_within(database_store, 2, 12)
+        with pytest.raises(DailyLimitError):
+            database_store.batches.begin(self.run(2, total=0), max_since=(NOW, 12))
+        with pytest.raises(DailyLimitError):
+            database_store.batches.planned("r1", 11, 0.0, max_since=(NOW, 12))
+        assert now_of_run(database_store).total == 10
+
+    def test_its_quote_is_held_until_its_bill_takes_its_place(self, database_store: Store) -> None:
+        database_store.batches.begin(self.run())
+        with pytest.raises(SpendLimitError):
+            database_store.batches.planned("r1", 10, 0.5, max_month_usd=0.4)
+        database_store.batches.planned("r1", 10, 0.5, max_month_usd=0.5)
+        with pytest.raises(SpendLimitError):
+            database_store.tasks.submit([new_task()], NOW, max_month_usd=0.52)
+        database_store.batches.update("r1", Status.SUCCEEDED, {"succeeded": 10}, 0.25, NOW + 5)
+        database_store.tasks.submit([new_task()], NOW, max_month_usd=0.32)
+
+    def test_its_bill_is_in_the_usage_also_after_it_was_pruned(self, database_store: Store) -> None:
+        late = NOW // 86_400 * 86_400 + 86_399.7
+        database_store.batches.begin(self.run(model="gen4.5", created_at=late))
+        database_store.batches.update("r1", Status.SUCCEEDED, {"succeeded": 10}, 0.25, late + 5)
+        submitted(database_store, model="gen4.5")
+        before = database_store.tasks.usage("key-a", NOW - 1, NOW * 2)
+        assert before == (("2023-11-14", "gen4.5", 11, 0.25),)
+        assert database_store.prune(Cutoffs(batches=NOW * 2)).batches == 1
+        assert database_store.tasks.usage("key-a", 0.0, NOW * 2) == before
+
+    def test_while_one_is_open_the_other_tasks_of_a_limited_key_wait(self, database_store: Store) -> None:
+        database_store.batches.begin(self.run())
+        (waits,) = database_store.tasks.submit([new_task()], NOW, max_live=5).tasks
+        assert waits.status is Status.THROTTLED
+        assert database_store.tasks.release("key-a", 5, NOW) == ()
+        database_store.batches.update("r1", Status.CANCELLED, {}, 0.0, NOW)
+        assert len(database_store.tasks.release("key-a", 5, NOW)) == 1
+
+
+def submitted_within(store: Store, n: int, most: int) -> None:
+    store.tasks.submit([new_task() for _ in range(n)], NOW, max_since=(NOW, most))
+
+
+def now_of_run(store: Store) -> Batch:
+    batch = store.batches.get("r1")
+    assert batch is not None
+    return batch

@@ -1,4 +1,4 @@
-"""Tasks in the store: accepted, found, queued, throttled, limited, counted. Every test runs on both databases."""
+"""Tasks in the store: accepted, found, queued, throttled, limited, counted. On both databases and in memory."""
 
 import math
 import uuid
@@ -10,10 +10,9 @@ import pytest
 from schemas.clip import Status
 from schemas.errors import PermanentError
 from schemas.request import Request
-from serve.errors import DailyLimitError, IdempotencyError
-from serve.store.contract import Idempotency, Store
-from serve.store.positions import MOST_AHEAD
-from serve.tasks import Constraints, StoredTask
+from serve.errors import DailyLimitError, IdempotencyError, SpendLimitError
+from serve.store.contract import MOST_AHEAD, Batch, Idempotency, Store
+from serve.tasks import Constraints, Offer, StoredTask
 from tests.serve.store.samples import NOW, ended, failure, group, leased, new_task, now_of, submitted, success
 
 DAY = 86_400.0
@@ -45,6 +44,30 @@ def test_tasks_come_back_in_the_order_given_with_rising_seqs(store: Store) -> No
     assert store.tasks.get_many([tasks[3].id, "nobody", tasks[1].id]) == (accepted[3], accepted[1])
 
 
+def test_a_task_that_was_refused_is_over_as_it_is_accepted(store: Store) -> None:
+    refusal = failure().model_copy(update={"billed_usd": 0.01})
+    tasks = [new_task(outcome=refusal, webhook_url="https://example.com/hook"), new_task(), new_task()]
+    stored = store.tasks.submit(tasks, NOW, max_live=1, max_month_usd=1.0).tasks
+    assert [task.status for task in stored] == [Status.FAILED, Status.PENDING, Status.THROTTLED], "it takes no place"
+    over = store.tasks.get(stored[0].id)
+    assert over == stored[0]
+    assert over is not None
+    assert (over.outcome, over.finished_at, over.variant, over.epoch) == (refusal, NOW, "embedded", 0)
+    assert store.tasks.pending() == stored[1:2]
+    (due,) = store.deliveries.due(NOW)
+    assert due.id == f"msg_{over.id}"
+    assert store.tasks.cancel(over.id, None, NOW) is Status.FAILED
+    assert store.tasks.get(over.id) == over
+    # Its bill, not its quote, counts against what the key may spend.
+    assert store.tasks.submit([new_task(offer=offer_of(0.88))], NOW, max_month_usd=1.0).tasks
+    with pytest.raises(SpendLimitError):
+        store.tasks.submit([new_task(offer=offer_of(0.02))], NOW, max_month_usd=1.0)
+
+
+def offer_of(usd: float) -> Offer:
+    return new_task().offer.model_copy(update={"usd": usd})
+
+
 def test_nothing_submitted_is_nothing_stored(store: Store) -> None:
     assert store.tasks.submit([], NOW).tasks == ()
     assert store.tasks.pending() == ()
@@ -74,14 +97,12 @@ def test_a_strange_id_finds_nothing(store: Store, asked: str) -> None:
     assert not store.tasks.delete(asked, None)
     assert not store.tasks.finish(asked, 1, success(), NOW)
     assert store.batches.get(asked) is None
-    assert store.uploads.get(asked) is None
-    assert store.routers.get("key-a", asked) is None
 
 
-def test_text_that_a_database_cannot_hold_is_stored_readably(store: Store) -> None:
+def test_text_that_a_database_cannot_hold_is_stored_readably(database_store: Store) -> None:
     task = new_task(request=Request(prompt="nul \x00 here"), model="a\x00b")
-    store.tasks.submit([task], NOW)
-    found = store.tasks.get(task.id)
+    database_store.tasks.submit([task], NOW)
+    found = database_store.tasks.get(task.id)
     assert found is not None
     assert found.request.prompt == "nul \x00 here"
     assert found.model == "a\ufffdb"
@@ -205,6 +226,51 @@ class TestLimits:
             assert sum(threads.map(submit, range(24))) == 5
         found = store.tasks.counts("key-a").by_status
         assert (found[Status.PENDING], found[Status.THROTTLED]) == (3, 2)
+
+    def test_a_month_costs_what_was_billed_and_what_is_offered(self, store: Store) -> None:
+        first, second = store.tasks.submit([new_task(), new_task()], NOW, max_month_usd=0.12).tasks  # 0.05 each
+        with pytest.raises(SpendLimitError, match="12 credits a month, 10 spent or quoted") as refused:
+            store.tasks.submit([new_task()], NOW, max_month_usd=0.12)
+        assert refused.value.retry_at == 1_701_388_800.0, "the next month, in UTC"
+        ended(store, first, success(billed_usd=0.02))
+        (third,) = store.tasks.submit([new_task()], NOW, max_month_usd=0.12).tasks
+        with pytest.raises(SpendLimitError):
+            store.tasks.submit([new_task()], NOW, max_month_usd=0.12)
+        store.tasks.cancel(third.id, None, NOW)
+        store.tasks.cancel(second.id, None, NOW)
+        store.tasks.submit([new_task(), new_task()], NOW, max_month_usd=0.12)
+        store.tasks.submit([new_task(key_id="key-b")], NOW, max_month_usd=0.05)
+        store.tasks.submit([new_task()], refused.value.retry_at, max_month_usd=0.05)
+
+    def test_what_costs_nothing_is_taken_whatever_was_spent(self, store: Store) -> None:
+        store.tasks.submit([new_task()], NOW, max_month_usd=0.05)
+        free = new_task()
+        free = free.model_copy(update={"offer": free.offer.model_copy(update={"usd": 0.0})})
+        assert len(store.tasks.submit([free], NOW, max_month_usd=0.0).tasks) == 1
+
+    def test_concurrent_submits_do_not_pass_the_month_s_dollars(self, store: Store) -> None:
+        def submit(_: int) -> bool:
+            try:
+                store.tasks.submit([new_task()], NOW, max_month_usd=0.25, max_live=9)
+            except SpendLimitError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as threads:
+            assert sum(threads.map(submit, range(24))) == 5
+
+    def test_a_refused_submit_leaves_neither_batch_nor_idempotency_key(self, store: Store) -> None:
+        key = Idempotency("k", "digest")
+        batch = Batch("b1", "key-a", NOW, 1, 0.05)
+        with pytest.raises(SpendLimitError):
+            store.tasks.submit([new_task(batch_id="b1")], NOW, idempotency=key, max_month_usd=0.01, batch=batch)
+        assert store.batches.get("b1") is None
+        assert store.tasks.replay("key-a", key) is None
+        stored = store.tasks.submit([new_task(batch_id="b1")], NOW, idempotency=key, batch=batch)
+        again = Batch("b2", "key-a", NOW, 1, 0.05)
+        replayed = store.tasks.submit([new_task(batch_id="b2")], NOW, idempotency=key, batch=again)
+        assert (replayed.replayed, replayed.tasks) == (True, stored.tasks)
+        assert store.batches.get("b2") is None
 
 
 class TestMedia:

@@ -1,4 +1,4 @@
-"""Webhook messages: claimed by one deliverer at a time, kept until delivered or given up. On both databases."""
+"""Webhook messages: claimed by one deliverer at a time, kept until delivered or given up."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from schemas.clip import Status
-from serve.store.contract import Progress
+from serve.store.contract import Progress, Store
 from serve.store.engine import open_store
+from serve.store.memory import MemoryStore
 from serve.tasks import LIVE, Lease, StoredTask
 from tests.serve.store.samples import NOW, failure, new_task, success
 
@@ -19,10 +20,13 @@ MAX_LIVE = 4
 class LeaseMachine(RuleBasedStateMachine):
     """The model: the status of each task, the one valid lease of those that run, and every lease ever given."""
 
+    def opened(self) -> Store:
+        return open_store(f"sqlite:///{Path(self.folder.name) / 'tasks.sqlite'}")
+
     @initialize()
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.store = open_store(f"sqlite:///{Path(self.folder.name) / 'tasks.sqlite'}")
+        self.store = self.opened()
         self.status: dict[str, Status] = {}
         self.seq: dict[str, int] = {}
         self.valid: dict[str, Lease] = {}
@@ -106,10 +110,22 @@ class LeaseMachine(RuleBasedStateMachine):
         for task in released:
             self.status[task.id], self.seq[task.id] = Status.PENDING, task.seq
 
+    @precondition(lambda self: self.status)
+    @rule(data=st.data(), behind=st.integers(0, 1))
+    def give_up(self, data: st.DataObject, behind: int) -> None:
+        task_id = data.draw(st.sampled_from(list(self.status)))
+        (before,) = self.store.tasks.get_many([task_id])
+        waits = self.status[task_id] is Status.PENDING and not behind
+        said_before = before.outcome == failure(dead=True) and not behind
+        done = self.store.tasks.give_up(task_id, before.epoch - behind, failure(dead=True), NOW)
+        assert done is (Status.FAILED if waits or said_before else None)
+        if waits:
+            self.status[task_id] = Status.FAILED
+
     @rule()
     def open_again(self) -> None:
         self.store.close()
-        self.store = open_store(f"sqlite:///{Path(self.folder.name) / 'tasks.sqlite'}")
+        self.store = self.opened()
 
     @invariant()
     def the_store_says_what_the_model_says(self) -> None:
@@ -122,14 +138,26 @@ class LeaseMachine(RuleBasedStateMachine):
                 del self.over[task.id]
             if task.status is Status.RUNNING:
                 assert task.epoch == self.valid[task.id].epoch
+        running = [i for i in self.status if self.status[i] is Status.RUNNING]
+        live = self.store.tasks.live_index()
+        assert [row.id for row in live if row.status is Status.RUNNING] == sorted(running, key=self.seq.__getitem__)
         pending = [i for i in sorted(self.seq, key=self.seq.__getitem__) if self.status[i] is Status.PENDING]
         assert [task.id for task in self.store.tasks.pending()] == pending
+        assert [row.id for row in live if row.status is Status.PENDING] == pending
 
     def unthrottled(self) -> int:
         return sum(status in (Status.PENDING, Status.RUNNING) for status in self.status.values())
 
 
+class MemoryLeaseMachine(LeaseMachine):
+    """The same of the store in memory, which stays open."""
+
+    def opened(self) -> Store:
+        return getattr(self, "store", None) or MemoryStore()  # type: ignore[return-value]
+
+
 TestLeaseMachine = LeaseMachine.TestCase
-TestLeaseMachine.settings = settings(
+TestMemoryLeaseMachine = MemoryLeaseMachine.TestCase
+TestLeaseMachine.settings = TestMemoryLeaseMachine.settings = settings(
     max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

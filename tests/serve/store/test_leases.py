@@ -1,4 +1,4 @@
-"""Who may finish a task. Every test runs on both databases."""
+"""Who may finish a task. On both databases and in memory."""
 
 from concurrent.futures import ThreadPoolExecutor
 

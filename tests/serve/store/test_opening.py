@@ -6,11 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, event, text
 
 from schemas.errors import ConfigError
 from serve.errors import StoreUnavailableError
-from serve.store.database import Database
 from serve.store.engine import open_store
 from tests.serve.store.samples import new_task
 
@@ -32,16 +30,6 @@ def test_what_is_no_store_is_refused_with_what_would_be_one(url: str, told: str)
         open_store(url)
     assert told in str(refused.value)
     assert "secret" not in str(refused.value)
-
-
-def test_a_store_of_another_version_is_refused(store_url: str) -> None:
-    open_store(store_url).close()
-    engine = create_engine(store_url)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE rushes_schema SET version = 99"))
-    engine.dispose()
-    with pytest.raises(ConfigError, match="of version 99, this rushes needs 1"):
-        open_store(store_url)
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -100,20 +88,4 @@ def test_processes_that_start_together_open_the_same_tables(store_url: str) -> N
         assert process.returncode == 0, told
     store = open_store(store_url)
     assert set(store.notes.read_many("p")) == {"p0", "p1", "p2", "p3"}
-    store.close()
-
-
-def test_sqlite_counts_those_ahead_without_looking_at_a_row(tmp_path: Path) -> None:
-    store = open_store(f"sqlite:///{tmp_path / 'tasks.sqlite'}")
-    (task,) = store.tasks.submit([new_task()], 1.0).tasks
-    asked: list[str] = []
-    database: Database = store._db  # type: ignore[attr-defined]
-    event.listen(database._reader, "before_cursor_execute", lambda *told: asked.append(told[2]))
-    store.tasks.positions((task,))
-    connection = sqlite3.connect(tmp_path / "tasks.sqlite")
-    plan = connection.execute(f"EXPLAIN QUERY PLAN {asked[0]}", [0] * asked[0].count("?")).fetchall()
-    searches = [row[-1] for row in plan if row[-1].startswith(("SEARCH", "SCAN tasks"))]
-    assert len(searches) == 2
-    assert all("COVERING INDEX tasks_ahead" in search for search in searches)
-    connection.close()
     store.close()

@@ -123,6 +123,28 @@ def test_connections_that_were_cut_are_replaced_without_an_error(own_server: Pos
     store.close()
 
 
+def test_a_server_that_takes_no_writes_for_a_while_is_no_lost_store(own_server: PostgresServer) -> None:
+    store = open_store(own_server.fresh_url())
+    (task,) = submitted(store)
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    for off, on in (
+        (lambda: own_server.takes_writes(False), lambda: own_server.takes_writes(True)),
+        # Sessions keep what was so when they began: those of the outage must not be used after it.
+        (
+            lambda: own_server.sql("ALTER ROLE rushes SET default_transaction_read_only = on"),
+            lambda: own_server.sql("ALTER ROLE rushes RESET ALL"),
+        ),
+    ):
+        off()
+        own_server.sql(cut)
+        with pytest.raises(StoreUnavailableError, match="ReadOnlySqlTransaction"):
+            store.tasks.submit([new_task()], NOW)
+        assert store.tasks.get(task.id) == task, "what is there can be read"
+        on()
+        assert len(submitted(store)) == 1
+    store.close()
+
+
 def test_of_two_transactions_that_wait_for_each_other_both_are_done(own_server: PostgresServer) -> None:
     store = open_store(own_server.fresh_url())
     for name in ("a", "b"):
@@ -171,8 +193,8 @@ def test_a_commit_of_which_nobody_knows_is_not_tried_again(own_server: PostgresS
     store.close()
 
 
-def test_every_error_of_the_database_leaves_as_one_of_ours(store: Store) -> None:
-    database: Database = store._db  # type: ignore[attr-defined]
+def test_every_error_of_the_database_leaves_as_one_of_ours(database_store: Store) -> None:
+    database: Database = database_store._db  # type: ignore[attr-defined]
     with pytest.raises(PermanentError, match="refuses") as refused:
         database.read(lambda connection: connection.execute(text("SELECT secret FROM nowhere")))
     assert "nowhere" not in str(refused.value)

@@ -1,0 +1,99 @@
+"""Input images and videos of a batch, fetched and decoded before the accelerator's turn.
+
+Both happen in confined processes: a server that trickles, a decoder that hangs or dies, and a file that unfolds to
+more than memory holds cost their own task and nothing else.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol
+
+from actors.confined import ConfinedProcesses
+from actors.failures import media_error
+from actors.provenance import input_ingredient
+from models.media import read_image, read_video
+from models.model import Pictures, TaskMedia
+from schemas.conditions import Condition
+from schemas.errors import MediaError, MediaUnavailableError, RushesError
+from schemas.inputs import Role
+from schemas.task import Group, Task
+
+# An address in, the object's bytes out. Pickled: it runs in another process. May raise anything.
+Fetch = Callable[[str], bytes]
+
+MEMORY_BYTES = 4 << 30
+_PROCESSES = 2
+
+
+class MediaReader(Protocol):
+    """Where a worker gets its tasks' media from."""
+
+    def read(self, group: Group, tasks: Sequence[Task]) -> list[TaskMedia | RushesError]:
+        """One entry a task, in order: its media in the group's shape, or why it has none."""
+        ...
+
+
+class ConfinedMediaReader:
+    """The MediaReader over `fetch`, with `timeout_s` for all of a task's reading. With `ingredients`, the credentials
+    that the files carry are read too. Starts no process before the first
+    task that brings media. Not thread-safe."""
+
+    def __init__(
+        self, fetch: Fetch, timeout_s: float, *, memory_bytes: int = MEMORY_BYTES, ingredients: bool = False
+    ) -> None:
+        self._fetch = fetch
+        self._ingredients = ingredients
+        self._timeout_s = timeout_s
+        self._threads = ThreadPoolExecutor(_PROCESSES, thread_name_prefix="media")
+        self._processes = ConfinedProcesses(_PROCESSES, memory_bytes)
+
+    def read(self, group: Group, tasks: Sequence[Task]) -> list[TaskMedia | RushesError]:
+        if not group.conditions:
+            return [TaskMedia()] * len(tasks)
+        return list(self._threads.map(partial(self._read, group), tasks))
+
+    def close(self) -> None:
+        """End the processes. What is being read fails."""
+        self._threads.shutdown()
+        self._processes.close()
+
+    def _read(self, group: Group, task: Task) -> TaskMedia | RushesError:
+        if len(task.media) != len(group.conditions):
+            missing = group.conditions[min(len(task.media), len(group.conditions) - 1)]
+            return MediaError(f"task {task.fingerprint} has no {missing.role.value}")
+        named = ", ".join(f"{uri:.200}" for uri in task.media)
+        try:
+            return self._processes.call(
+                read_media, self._fetch, group, task.media, self._ingredients, timeout_s=self._timeout_s
+            )
+        except TimeoutError as error:
+            return MediaUnavailableError(f"{named}: {error}")
+        except ChildProcessError as error:
+            return MediaError(f"{named}: it cannot be decoded: {error}")
+        except Exception as error:
+            return media_error(error, named)
+
+
+def read_media(fetch: Fetch, group: Group, uris: Sequence[str], ingredients: bool = False) -> TaskMedia | RushesError:
+    """The images and videos at `uris`, one for each of the group's conditions, cut to its shape; or what is wrong with
+    the first that cannot be had."""
+    inputs: list[Pictures] = []
+    told: list[bytes] = []
+    for condition, uri in zip(group.conditions, uris, strict=True):
+        try:
+            data = fetch(uri)
+            inputs.append(_decoded(data, condition, group, f"{uri:.200}"))
+            ingredient = input_ingredient(data, uri, len(told)) if ingredients else None
+        except Exception as error:
+            return media_error(error, uri)
+        if ingredient is not None:
+            told.append(ingredient)
+    return TaskMedia(tuple(inputs), tuple(told))
+
+
+def _decoded(data: bytes, condition: Condition, group: Group, name: str) -> Pictures:
+    if condition.medium == "video":
+        return read_video(data, group.shape, group.fps, name)
+    # Of who or what is to be seen nothing is cut off.
+    return read_image(data, group.shape, name, whole=condition.role is Role.REFERENCE)

@@ -1,0 +1,64 @@
+"""What can be told of a variant without loading it: whether its classes exist and its folders hold what they should."""
+
+import difflib
+
+from models.weights import EMBEDDED, check_safe, is_local, local_path, missing
+from schemas.catalog import Adapter, Variant
+from schemas.errors import VariantLoadError
+
+_CLOSE = 3
+
+
+def problems(variant: Variant) -> tuple[str, ...]:
+    """What is wrong, each beginning with its field. Repositories of the hub and buckets are not asked.
+
+    Imports diffusers, whose names are there at once and whose classes are not.
+    """
+    found = [_class("pipeline", variant.pipeline, "Pipeline")]
+    found += [_class(f"pipelines.{mode.value}", name, "Pipeline") for mode, name in variant.pipelines.items()]
+    if variant.scheduler is not None:
+        found.append(_class("scheduler", variant.scheduler, "Scheduler"))
+    found.append(missing(variant))
+    found.append(_weights(variant))
+    found += [_lora(f"loras[{index}]", lora) for index, lora in enumerate(variant.loras)]
+    return tuple(text for text in found if text is not None)
+
+
+def _class(field: str, name: str, kind: str) -> str | None:
+    import diffusers
+
+    names = [known for known in dir(diffusers) if known.endswith(kind)]
+    if name in names:
+        return None
+    close = difflib.get_close_matches(name, names, _CLOSE)
+    return f"{field}: diffusers has no {kind.lower()} {name!r}" + (f"; available: {', '.join(close)}" if close else "")
+
+
+def _weights(variant: Variant) -> str | None:
+    source = variant.weights
+    if source.startswith("embedded:"):
+        folder = EMBEDDED / source.removeprefix("embedded:")
+    elif is_local(source):
+        folder = local_path(source)
+    else:
+        return None
+    if not folder.exists():
+        return None  # said already
+    if not (folder / "model_index.json").is_file():
+        return f"weights: {source}: no model_index.json in it, which a diffusers pipeline has"
+    try:
+        check_safe(folder)
+    except VariantLoadError as error:
+        return f"weights: {error}"
+    return None
+
+
+def _lora(field: str, lora: Adapter) -> str | None:
+    path = local_path(lora.source)
+    if not is_local(lora.source) or not path.is_dir():
+        return None
+    files = sorted(file.name for file in path.glob("*.safetensors"))
+    if lora.weight_file in files or (lora.weight_file is None and len(files) == 1):
+        return None
+    wanted = "one .safetensors file" if lora.weight_file is None else repr(lora.weight_file)
+    return f"{field}: {lora.source} has not {wanted}; weight_file names one of: {', '.join(files) or 'none'}"

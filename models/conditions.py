@@ -1,0 +1,167 @@
+"""From a group's conditions and a task's media to the arguments of the class that takes them.
+
+| class | how |
+| --- | --- |
+| `WanVACEPipeline` | a control video, a mask beside it (white: made anew), reference images, one scale for all |
+| `LTXConditionPipeline` | a list of images, each with its frame and its strength |
+| `WanImageToVideoPipeline` | `image` and `last_image` |
+| the others | `image`; or `video`, and `strength` where there is one |
+
+`schemas.conditions` says what each of them can be told; a request that gets here was held against it. No torch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from PIL import Image
+
+from models.model import Pictures, TaskMedia
+from schemas.catalog import Variant
+from schemas.conditions import Condition
+from schemas.errors import MediaError, RenderError, VariantLoadError
+from schemas.inputs import Role
+from schemas.request import Mode
+from schemas.task import Group, Task
+
+# What the calls of the classes that have a way of their own must take.
+NEEDED = {
+    "WanVACEPipeline": frozenset({"video", "mask", "reference_images", "conditioning_scale"}),
+    "LTXConditionPipeline": frozenset({"conditions"}),
+    "WanImageToVideoPipeline": frozenset({"image", "last_image"}),
+}
+_WHITE, _BLACK, _GRAY = (255, 255, 255), (0, 0, 0), (128, 128, 128)
+
+
+def one_arguments(pipeline: str, group: Group, task: Task, media: TaskMedia) -> dict[str, Any] | None:
+    """The arguments of a call for one task on a class of `NEEDED`; None for the other classes.
+
+    Raises MediaError when there are fewer media than conditions.
+    """
+    make = _MAKERS.get(pipeline)
+    return None if make is None else make(group, told(group, task, media))
+
+
+def told(group: Group, task: Task, media: TaskMedia) -> tuple[tuple[Condition, Pictures], ...]:
+    """The conditions with their media. Raises MediaError when there are fewer media than conditions."""
+    missing = group.conditions[len(media.inputs) :]
+    if missing:
+        raise MediaError(f"task {task.fingerprint}: {group.mode.value} needs {missing[0].role.value!r}")
+    return tuple(zip(group.conditions, media.inputs, strict=True))
+
+
+def check_weights(variant: Variant, mode: Mode, pipe: Any) -> None:
+    """Refuse what the class carries and these weights do not. Raises VariantLoadError."""
+    cannot = Role.LAST_FRAME in variant.roles(mode) and type(pipe).__name__ == "WanImageToVideoPipeline"
+    if cannot and pipe.config.get("expand_timesteps"):
+        raise VariantLoadError(
+            f"variant {variant.name!r}: conditions: weights with expand_timesteps (Wan 2.2 5B) take no last_frame; "
+            "available: first_frame"
+        )
+
+
+def _vace(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:
+    size = group.width, group.height
+    videos = {one.role: _as_video(media, group.frames) for one, media in given if _is_timed(one)}
+    known = {one.frame: cast(Image.Image, media) for one, media in given if one.frame is not None}
+    shown = [cast(Image.Image, media) for one, media in given if one.role in (Role.REFERENCE, Role.STYLE)]
+    out: dict[str, Any] = {}
+    if videos or known:
+        control, mask = _control(videos, [Image.new("RGB", size, _GRAY)] * group.frames)
+        for frame, image in known.items():
+            control[frame], mask[frame] = image, Image.new("RGB", size, _BLACK)
+        out["video"], out["mask"] = control, mask
+    if shown:
+        out["reference_images"] = shown
+    strengths = [one.strength for one, _ in given if one.strength is not None]
+    if strengths:
+        out["conditioning_scale"] = strengths[0]
+    return out
+
+
+def _control(
+    videos: dict[Role, list[Image.Image]], gray: list[Image.Image]
+) -> tuple[list[Image.Image], list[Image.Image]]:
+    """(the control video, the mask). What is to be made anew is blanked out, or shows its structure, as in VACE's own
+    preparation: what was there before would be taken for what should be there."""
+    source, mask, structure = (videos.get(role) for role in (Role.SOURCE, Role.MASK, Role.STRUCTURE))
+    white = [Image.new("RGB", gray[0].size, _WHITE)] * len(gray)
+    if source is None or mask is None:
+        return list(source or structure or gray), white
+    inside = structure or gray
+    sharp = [_black_or_white(frame) for frame in mask]
+    control = [Image.composite(*frames) for frames in zip(inside, source, sharp, strict=True)]
+    return control, [frame.convert("RGB") for frame in sharp]
+
+
+def _black_or_white(frame: Image.Image) -> Image.Image:
+    return frame.convert("L").point(lambda value: 255 if value > 127 else 0)  # the pipeline's own threshold
+
+
+def _is_timed(condition: Condition) -> bool:
+    return condition.role in (Role.SOURCE, Role.MASK, Role.STRUCTURE)
+
+
+def _as_video(media: Pictures, frames: int) -> list[Image.Image]:
+    return [media] * frames if isinstance(media, Image.Image) else list(media)
+
+
+def _ltx(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:  # noqa: ARG001
+    from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+
+    placed = [
+        LTXVideoCondition(
+            image=cast(Image.Image, media),
+            frame_index=one.frame or 0,
+            strength=1.0 if one.strength is None else one.strength,
+        )
+        for one, media in given
+    ]
+    return {"conditions": placed} if placed else {}
+
+
+def _wan_image(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:  # noqa: ARG001
+    names = {Role.FIRST_FRAME: "image", Role.LAST_FRAME: "last_image"}
+    return {names[one.role]: media for one, media in given}
+
+
+_MAKERS: dict[str, Callable[[Group, Sequence[tuple[Condition, Pictures]]], dict[str, Any]]] = {
+    "WanVACEPipeline": _vace,
+    "LTXConditionPipeline": _ltx,
+    "WanImageToVideoPipeline": _wan_image,
+}
+
+
+def batch_arguments(
+    image: str | None,
+    video: str | None,
+    strength: str | None,
+    usual_strength: float,
+    group: Group,
+    given: Sequence[tuple[tuple[Condition, Pictures], ...]],
+) -> dict[str, Any]:
+    """The arguments of a call for several tasks, by the names that the class has for an image, a video and a strength.
+
+    Raises RenderError when a strength leaves no step to take, or is asked of a class that has none.
+    """
+    out: dict[str, Any] = {}
+    for place, condition in enumerate(group.conditions):
+        media = [one[place][1] for one in given]
+        if condition.role is Role.FIRST_FRAME and image is not None:
+            out[image] = media
+        elif condition.role is Role.SOURCE and video is not None:
+            out[video] = [_as_video(one, group.frames) for one in media]
+        else:
+            raise RenderError(f"this model's call takes no {condition.role.value}")
+        if condition.strength is None or condition.role is not Role.SOURCE:
+            continue
+        if strength is None:
+            if condition.strength != usual_strength:
+                raise RenderError("this model's call takes no strength of a source")
+            continue
+        if int(group.steps * condition.strength) < 1:
+            # diffusers would denoise nothing, and fail on an empty list of timesteps.
+            raise RenderError(
+                f"strength {condition.strength} of {group.steps} steps leaves none; at least {1 / group.steps:.2g}"
+            )
+        out[strength] = condition.strength
+    return out

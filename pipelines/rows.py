@@ -1,0 +1,224 @@
+"""The rows of one chunk of a manifest, as columns, and how a column's name becomes a field's.
+
+Names are taken as people write them: `Prompt`, `negative prompt` and the API's `negativePrompt` are all
+`negative_prompt`. A column that is no field is kept as metadata, and counted, so that a misspelt one can be told of.
+"""
+
+import difflib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from pydantic_core import from_json
+
+from schemas.request import Request
+
+FIELDS = frozenset(Request.model_fields)
+
+# What the endpoint's clients call the same things (`serve.wire.creates`).
+_ALIASES = {
+    "prompt_text": "prompt",
+    "prompt_image": "image",
+    "image_uri": "image",
+    "prompt_video": "video",
+    "video_uri": "video",
+    "model": "variant",
+    "duration": "duration_s",
+    "aspect_ratio": "ratio",
+}
+# Names of other tools, whose values need not mean what ours do: told of, never taken.
+_HINTS = {
+    "steps": "num_inference_steps",
+    "num_steps": "num_inference_steps",
+    "sampling_steps": "num_inference_steps",
+    "inference_steps": "num_inference_steps",
+    "frames": "num_frames",
+    "n_frames": "num_frames",
+    "frame_count": "num_frames",
+    "video_length": "num_frames",
+    "length": "num_frames",
+    "guidance": "guidance_scale",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "negative": "negative_prompt",
+    "text": "prompt",
+    "caption": "prompt",
+    "description": "prompt",
+    "size": "ratio",
+    "resolution": "ratio",
+    "frame_rate": "fps",
+    "framerate": "fps",
+    "sampler": "scheduler",
+    "image_path": "image",
+    "init_image": "image",
+    "first_frame": "image",
+    "video_path": "video",
+    "denoising_strength": "strength",
+    "file_name": "id",
+}
+_INPUT_ALIASES = {"at_seconds": "at_s"}
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_BETWEEN_WORDS = re.compile(r"[\s\-.]+")
+# Manifests may have a key of its own in every row; more names than this are not told apart.
+_MOST_UNKNOWN = 200
+
+
+@dataclass
+class Rows:
+    """Rows as columns: `columns[field][i]` is row i's value, None where the row does not give it.
+
+    `broken` holds the rows that could not be read at all, by position: (position, field, reason). `unknown` counts,
+    for each column that is no field, the rows that have it; `blank` are lines of nothing but separators.
+    """
+
+    uri: str
+    lines: list[int] = field(default_factory=list)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    broken: list[tuple[int, str, str]] = field(default_factory=list)
+    unknown: Counter[str] = field(default_factory=Counter)
+    blank: int = 0
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def cut(self, most: int) -> None:
+        """Keep the first `most` rows."""
+        self.lines = self.lines[:most]
+        self.columns = {name: values[:most] for name, values in self.columns.items()}
+        self.broken = [b for b in self.broken if b[0] < most]
+
+    def fill(self, parsed: list[dict[str, Any]]) -> None:
+        """Take the values of `parsed`, one dictionary a line of `lines`, by the names that the manifest gives them."""
+        names = dict.fromkeys(chain.from_iterable(parsed))
+        self.take({name: [row.get(name) for row in parsed] for name in names if field_of(name)})
+        extra = {name for name in names if not field_of(name)}
+        if not extra:
+            return
+        more: list[dict[str, Any] | None] = []
+        for row in parsed:
+            own = {name: row[name] for name in row if name in extra}
+            more.append(own or None)
+            self.unknown.update(name for name, value in own.items() if value is not None)
+        self._merge_metadata(more)
+
+    def take(self, columns: Mapping[str, list[Any]]) -> None:
+        """Take columns that are fields under whatever name. A row that gives one field twice is broken."""
+        sources: defaultdict[str, list[str]] = defaultdict(list)
+        for name in columns:
+            sources[field_of(name) or name].append(name)
+        for own, given in sources.items():
+            self.columns[own] = list(columns[given[0]])
+            for name in given[1:]:
+                self._join(own, given[0], name, columns[name])
+        for name in ("image", "video"):
+            if name in self.columns:
+                self.columns[name] = [v if isinstance(v, str) and v else _media(v) for v in self.columns[name]]
+        if "inputs" in self.columns:
+            self.columns["inputs"] = [self._inputs(i, v) for i, v in enumerate(self.columns["inputs"])]
+        if "metadata" in self.columns:
+            self.columns["metadata"] = [json_or_text(v) if isinstance(v, str) else v for v in self.columns["metadata"]]
+
+    def take_unknown(self, columns: Mapping[str, list[Any]]) -> None:
+        """Keep columns that are no fields as metadata."""
+        if not columns:
+            return
+        for name, values in columns.items():
+            self.unknown[name] += sum(value is not None for value in values)
+        names = tuple(columns)
+        self._merge_metadata([dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+
+    def _inputs(self, position: int, value: Any) -> Any:
+        """A list of inputs, however it is written: as a list, as one, or as JSON in a cell."""
+        if isinstance(value, str):
+            try:
+                value = from_json(value) if value.strip() else None
+            except (ValueError, UnicodeEncodeError) as error:
+                self.broken.append((position, "inputs", f"not JSON: {error}"))
+                return None
+        if isinstance(value, dict):
+            value = [value]
+        if not isinstance(value, list):
+            return value
+        return [_input(one) if isinstance(one, dict) else one for one in value] or None
+
+    def _join(self, own: str, first: str, name: str, values: list[Any]) -> None:
+        column = self.columns[own]
+        for position, value in enumerate(values):
+            if value is None:
+                continue
+            if column[position] is None:
+                column[position] = value
+            elif column[position] != value:
+                self.broken.append((position, own, f"given twice, as {first!r} and as {name!r}"))
+
+    def _merge_metadata(self, more: list[dict[str, Any] | None]) -> None:
+        mine = self.columns.get("metadata", [None] * len(more))
+        self.columns["metadata"] = [
+            own if added is None else added if own is None else {**added, **own} if isinstance(own, dict) else own
+            for own, added in zip(mine, more, strict=True)
+        ]
+
+
+@lru_cache(maxsize=4096)
+def field_of(name: str) -> str | None:
+    """The field that a column's name means, however it is written; None when it means none."""
+    plain = _plain(name)
+    return plain if plain in FIELDS else _ALIASES.get(plain)
+
+
+def nearest_field(name: str) -> str | None:
+    """The field that an unknown column looks like; None when it looks like none."""
+    plain = _plain(name)
+    hint = _HINTS.get(plain)
+    if hint is None:
+        close = difflib.get_close_matches(plain, (*FIELDS, *_ALIASES), n=1, cutoff=0.75)
+        hint = _ALIASES.get(close[0], close[0]) if close else None
+    return hint
+
+
+def unknown_columns(counts: Iterable[tuple[str, int]]) -> tuple[str, ...]:
+    """What to tell of columns that are no fields: those that look like one, each with its nearest field."""
+    return tuple(
+        f"column {name!r} ({rows} row{'s' if rows != 1 else ''}) is no field and was kept as metadata; "
+        f"did you mean {nearest_field(name)!r}?"
+        for name, rows in counts
+        if nearest_field(name)
+    )
+
+
+def most_unknown(counts: Counter[str]) -> tuple[tuple[str, int], ...]:
+    """The names that are told of, those of most rows first."""
+    return tuple(counts.most_common(_MOST_UNKNOWN))
+
+
+def json_or_text(text: str) -> Any:
+    """A cell of the column `metadata`: JSON where it is, else the text under the key `text`."""
+    try:
+        value = from_json(text)
+    except (ValueError, UnicodeEncodeError):
+        return {"text": text}
+    return value if isinstance(value, dict) else {"text": text}
+
+
+def _input(value: dict[str, Any]) -> dict[str, Any]:
+    """An input with its keys, and its media, as people and other tools write them."""
+    named = {_INPUT_ALIASES.get(plain, plain): one for plain, one in ((_plain(str(k)), v) for k, v in value.items())}
+    return {k: _media(v) if k in ("image", "video") and not isinstance(v, str) else v for k, v in named.items()}
+
+
+def _media(value: Any) -> Any:
+    """An address or bytes, where Hugging Face's `{bytes, path}` or the API's `[{uri, position}]` wrap one."""
+    if isinstance(value, list) and len(value) < 2:
+        return _media(value[0]) if value else None
+    if isinstance(value, dict) and value.get("position", "first") == "first":
+        inside = [value[name] for name in ("bytes", "path", "uri", "url") if value.get(name)]
+        return inside[0] if inside else None
+    return value or None
+
+
+def _plain(name: str) -> str:
+    return _BETWEEN_WORDS.sub("_", _CAMEL.sub("_", name.strip())).lower()

@@ -1,0 +1,100 @@
+"""What a variant's weights are, beyond what they are called: part of every fingerprint.
+
+A catalog names places. What lies there may be replaced: a folder trained on, a bucket written over, a branch of the hub
+moved on. So a fingerprint takes the contents, looked up once a plan and only of variants that rows use.
+"""
+
+import hashlib
+import importlib.metadata
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from models.weights import EMBEDDED, is_local, local_path
+from schemas.catalog import Variant
+from schemas.errors import RushesError
+from storage.file_digests import FileDigests
+from storage.store import open_store
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HUB_TIMEOUT_S = 5.0
+
+
+class VariantContents:
+    """Digests of the contents of a catalog's variants."""
+
+    def __init__(self, variants: Mapping[str, Variant], cache: Path) -> None:
+        self._variants = variants
+        self._digests = FileDigests(cache)
+        self._known: dict[str, str] = {}
+
+    def content(self, variant: str) -> str:
+        """16 hexadecimal digits over the files of a variant and the version of the library that runs it.
+
+        What cannot be looked up counts by its name: whether it loads is for whoever loads it to say.
+        """
+        found = self._known.get(variant)
+        if found is None:
+            entry = self._variants[variant]
+            sources = [(entry.weights, entry.revision)]
+            sources += [(entry.motion_adapter, None)] if entry.motion_adapter else []
+            sources += [(lora.source, lora.revision) for lora in entry.loras]
+            parts = [_diffusers_version(), *(self._of(source, revision) for source, revision in sources)]
+            found = self._known[variant] = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+        return found
+
+    def _of(self, source: str, revision: str | None) -> str:
+        if source.startswith("embedded:"):
+            return self._folder(EMBEDDED / source.removeprefix("embedded:"), source)
+        if "://" in source:
+            with suppress(RushesError):
+                listed = sorted((info.key, info.size_bytes, info.etag) for info in open_store(source).list())
+                return hashlib.sha256(repr(listed).encode()).hexdigest()
+            return source
+        path = local_path(source)
+        if is_local(source):
+            return self._folder(path, source)
+        return f"{source}@{_hub_commit(source, revision)}"
+
+    def _folder(self, path: Path, name: str) -> str:
+        with suppress(OSError):
+            if path.is_file():
+                return self._digests.sha256(path)
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            if files:
+                told = "\n".join(f"{file.relative_to(path).as_posix()} {self._digests.sha256(file)}" for file in files)
+                return hashlib.sha256(told.encode()).hexdigest()
+        return name
+
+
+def mixed(variant_digest: str, content: str) -> str:
+    """A variant's digest together with that of its contents."""
+    return hashlib.sha256(f"{variant_digest}{content}".encode()).hexdigest()[:16]
+
+
+def _diffusers_version() -> str:
+    try:
+        return importlib.metadata.version("diffusers")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _hub_commit(repository: str, revision: str | None) -> str:
+    """The commit that a branch or tag of the hub stands for; as this machine's cache knows it when the hub is out of
+    reach; the name itself when nobody knows."""
+    wanted = revision or "main"
+    if _COMMIT.fullmatch(wanted):
+        return wanted
+    from huggingface_hub import HfApi, constants
+
+    if not constants.HF_HUB_OFFLINE:
+        # Whatever goes wrong there (no network, no such repository, no token), what is cached is used.
+        with suppress(Exception):
+            commit = HfApi().model_info(repository, revision=wanted, timeout=_HUB_TIMEOUT_S).sha
+            if commit:
+                return commit
+    folder = f"models--{repository.replace('/', '--')}"
+    with suppress(OSError):
+        return Path(constants.HF_HUB_CACHE, folder, "refs", wanted).read_text().strip()
+    return wanted

@@ -1,0 +1,72 @@
+"""`rushes catalog`: the variants, for people and for machines."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from rushes import console
+from rushes.exits import Exit, fail
+from schemas.catalog import Catalog, Variant, load_catalog, shipped_catalog
+from schemas.config import read_config
+from schemas.errors import RushesError
+from schemas.request import Mode
+
+
+def catalog(
+    path: Annotated[Path | None, typer.Argument(help="A catalog file; without it, the one that ships.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")] = False,
+) -> None:
+    """List the variants: what each can render, what it needs and costs. Of a FILE, checks the classes, folders and
+    LoRAs that it names too; exit code 2 when one is wrong."""
+    named = path or read_config().catalog
+    try:
+        found = load_catalog(Path(named)) if named else shipped_catalog()
+    except RushesError as error:
+        fail(error)
+    if as_json:
+        print(json.dumps([_told(variant) for variant in found.variants.values()], indent=1))
+    else:
+        console.out().print(_table(found))
+    if path is not None and (wrong := list(_wrong(path, found))):
+        for text in wrong:
+            console.err().print(f"error: {text}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(Exit.USAGE)
+
+
+def _told(variant: Variant) -> dict[str, Any]:
+    """The entry, and the inputs that it comes to: what the class carries and the entry says."""
+    roles = {mode.value: [role.value for role in variant.roles(mode)] for mode in variant.modes}
+    return {**variant.model_dump(mode="json"), "inputs": roles}
+
+
+def _wrong(path: Path, found: Catalog) -> Iterator[str]:
+    from models.checking import problems
+
+    for variant in found.variants.values():
+        for text in problems(variant):
+            yield f"{path}: variants.{variant.name}.{text}"
+
+
+def _table(found: Catalog) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("variant", no_wrap=True)
+    table.add_column("from", overflow="fold", max_width=10)
+    table.add_column("shape", no_wrap=True)
+    for name in ("fps", "steps", "GPUs", "GiB", "USD/h"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for variant in found.variants.values():
+        table.add_row(*_row(variant))
+    return table
+
+
+def _row(v: Variant) -> tuple[str, ...]:
+    names = "\n".join((v.name, *(f"  = {alias}" for alias in v.aliases)))
+    text = ("text",) if Mode.TEXT_TO_VIDEO in v.modes else ()
+    given = " ".join((*text, *(role.value.removesuffix("_frame") for role in v.all_roles)))
+    numbers = (v.fps, v.steps, v.needs.gpus, v.needs.vram_gib, v.price_usd_per_gpu_hour)
+    return names, given, str(v.shape.default()), *(f"{number:g}" for number in numbers)

@@ -1,0 +1,173 @@
+"""What variants can be told beside the prompt, and an input as one variant takes it.
+
+What a call can carry is a fact of the diffusers class (`carried`), held against the classes' signatures by a test; what
+the weights were trained for is the catalog's to say (`conditions`), and without a word the usual for the class.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from schemas.errors import Issue
+from schemas.inputs import FRAMES, InputSpec, Kind, Medium, Role
+from schemas.request import Mode
+
+ALL = frozenset(Role)
+
+
+class Condition(BaseModel):
+    """One input as a model call takes it, without its media. `frame` is the clip's, from 0; None where it has none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: Role
+    medium: Medium
+    frame: int | None = None
+    strength: float | None = None
+    kind: Kind | None = None
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What one class can be told, in one mode.
+
+    `usual`: what its weights can be expected to obey when the catalog does not say. `strengths`: roles that take one;
+    with `one_strength` it is the same of all inputs of a clip. `adds`: roles of which each input makes the model see
+    one more latent frame.
+    """
+
+    roles: frozenset[Role]
+    usual: frozenset[Role]
+    strengths: frozenset[Role] = frozenset()
+    one_strength: bool = False
+    adds: frozenset[Role] = frozenset()
+
+
+_VACE = Carried(
+    roles=ALL,
+    usual=ALL - {Role.STYLE},
+    # Of a source the word would mean the opposite: how much is made anew. What a mask spares is kept.
+    strengths=ALL - {Role.SOURCE, Role.MASK},
+    one_strength=True,
+    adds=frozenset({Role.REFERENCE, Role.STYLE}),
+)
+_LTX_CONDITION = Carried(roles=FRAMES, usual=FRAMES, strengths=FRAMES, adds=frozenset({Role.LAST_FRAME, Role.KEYFRAME}))
+_WAN_IMAGE = Carried(roles=frozenset({Role.FIRST_FRAME, Role.LAST_FRAME}), usual=frozenset({Role.FIRST_FRAME}))
+_BY_CLASS = {
+    "WanVACEPipeline": _VACE,
+    "LTXConditionPipeline": _LTX_CONDITION,
+    "WanImageToVideoPipeline": _WAN_IMAGE,
+}
+_FIRST, _SOURCE = frozenset({Role.FIRST_FRAME}), frozenset({Role.SOURCE})
+_BY_MODE = {
+    Mode.TEXT_TO_VIDEO: Carried(frozenset(), frozenset()),
+    Mode.IMAGE_TO_VIDEO: Carried(_FIRST, _FIRST),
+    Mode.VIDEO_TO_VIDEO: Carried(_SOURCE, _SOURCE, strengths=_SOURCE),
+}
+# Which roles a call of a mode may hold beside what makes it one of that mode.
+_OF_MODE = {
+    Mode.TEXT_TO_VIDEO: ALL - FRAMES - {Role.SOURCE, Role.MASK},
+    Mode.IMAGE_TO_VIDEO: ALL - {Role.SOURCE, Role.MASK},
+    Mode.VIDEO_TO_VIDEO: ALL,
+}
+
+
+def carried(pipeline: str, mode: Mode) -> Carried:
+    """What calls of this diffusers class can be told in `mode`."""
+    return _BY_CLASS.get(pipeline, _BY_MODE[mode])
+
+
+def roles_of(pipeline: str, mode: Mode, conditions: tuple[str, ...] | None) -> tuple[Role, ...]:
+    """The roles that a variant takes in `mode`, in the order of `Role`: what its class carries and its entry says."""
+    can = carried(pipeline, mode)
+    said = can.usual if conditions is None else {Role(one.partition(":")[0]) for one in conditions}
+    return tuple(role for role in Role if role in can.roles & _OF_MODE[mode] and role in said)
+
+
+def kinds_of(conditions: tuple[str, ...] | None) -> tuple[Kind, ...]:
+    """The kinds of structure that an entry names; all, where it names none."""
+    named = {Kind(kind) for one in conditions or () for _, colon, kind in (one.partition(":"),) if colon}
+    return tuple(kind for kind in Kind if not named or kind in named)
+
+
+def implied_mode(roles: Iterable[Role]) -> Mode:
+    """What a call with these inputs is."""
+    given = frozenset(roles)
+    if Role.SOURCE in given:
+        return Mode.VIDEO_TO_VIDEO
+    return Mode.IMAGE_TO_VIDEO if given & FRAMES else Mode.TEXT_TO_VIDEO
+
+
+def added_frames(pipeline: str, mode: Mode, conditions: Sequence[Condition]) -> int:
+    """Latent frames that the model sees beside the clip's own."""
+    adds = carried(pipeline, mode).adds
+    # A frame at the beginning stands in the clip's own latents.
+    return sum(one.role in adds and one.frame != 0 for one in conditions)
+
+
+def resolved(
+    specs: Sequence[InputSpec], pipeline: str, mode: Mode, frames: int, fps: float, source_strength: float
+) -> tuple[tuple[Condition, ...], tuple[Issue, ...]]:
+    """The conditions of a clip of so many frames, in the order of `specs`, and what is wrong with them on this class.
+
+    `source_strength` is of a source that does not say. The roles are the variant's: whoever calls has seen to that.
+    """
+    can = carried(pipeline, mode)
+    issues: list[Issue] = []
+    found: list[Condition] = []
+    at_frame: dict[int, InputSpec] = {}
+    strengths: dict[float, InputSpec] = {}
+    for spec in specs:
+        frame = _frame(spec, frames, fps)
+        if frame is not None:
+            if frame >= frames:
+                field = "at_s" if spec.at_s is not None else "at_frame"
+                last = f"{(frames - 1) / fps:.3f} s" if field == "at_s" else f"frame {frames - 1}"
+                issues.append(Issue(spec.at(field), f"is after the end: the clip's last is {last}", "range"))
+            elif frame in at_frame:
+                other = at_frame[frame].role
+                issues.append(Issue(spec.path, f"frame {frame} is given twice: as {other} and as {spec.role}", "twice"))
+            at_frame[frame] = spec
+        strength = spec.strength
+        if strength is not None and spec.role not in can.strengths:
+            takes = tuple(role.value for role in Role if role in can.strengths)
+            issues.append(
+                Issue(spec.at("strength"), f"{pipeline} takes no strength of a {spec.role}", "not_taken", takes)
+            )
+        elif strength is not None and can.one_strength:
+            if strengths and strength not in strengths:
+                text = f"{pipeline} has one strength for all inputs of a clip, and here is a second"
+                issues.append(Issue(spec.at("strength"), text, "twice", tuple(f"{one:g}" for one in strengths)))
+            strengths[strength] = spec
+        if spec.start is not None or spec.end is not None:
+            field = "start" if spec.start is not None else "end"
+            issues.append(Issue(spec.at(field), f"{pipeline} acts on an input in all its steps", "not_taken"))
+        if strength is None and spec.role is Role.SOURCE and Role.SOURCE in can.strengths:
+            strength = source_strength
+        found.append(Condition(role=spec.role, medium=spec.medium, frame=frame, strength=strength, kind=spec.kind))
+    issues += _conflicts(specs, pipeline)
+    return tuple(found), tuple(issues)
+
+
+def _frame(spec: InputSpec, frames: int, fps: float) -> int | None:
+    if spec.role is Role.FIRST_FRAME:
+        return 0
+    if spec.role is Role.LAST_FRAME:
+        return frames - 1
+    if spec.at_frame is not None:
+        return spec.at_frame
+    if spec.at_s is not None:
+        return round(spec.at_s * fps)
+    return None if spec.at_share is None else round(spec.at_share * (frames - 1))
+
+
+def _conflicts(specs: Sequence[InputSpec], pipeline: str) -> list[Issue]:
+    by_role = {spec.role: spec for spec in specs}
+    if pipeline == "WanVACEPipeline" and {Role.SOURCE, Role.STRUCTURE} <= by_role.keys() and Role.MASK not in by_role:
+        text = f"{pipeline} has one control video: beside a source, a structure needs a mask that says where it holds"
+        return [Issue(by_role[Role.STRUCTURE].at("role"), text, "conflict", (Role.MASK.value,))]
+    if pipeline == "WanImageToVideoPipeline" and Role.LAST_FRAME in by_role and Role.FIRST_FRAME not in by_role:
+        text = f"{pipeline} takes a last_frame beside a first_frame only"
+        return [Issue(by_role[Role.LAST_FRAME].at("role"), text, "missing", (Role.FIRST_FRAME.value,))]
+    return []

@@ -1,0 +1,270 @@
+"""What a client submits: every JSON body that asks for a clip is read here, into one value.
+
+    JSON object → wire body (`serve.wire.creates`) → Submission → its media taken in → a Decision of admission
+
+Creates, rows of batches, estimates and `generate/video` differ only in the body that they accept. Whatever is wrong is
+a WireError whose paths are the client's own field names.
+"""
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
+
+from cluster.routing.router import Choice
+from cluster.routing.terms import Preference
+from schemas.clip import ClipFormat
+from schemas.conditions import implied_mode
+from schemas.errors import InvalidRequestError, MediaError
+from schemas.inputs import Input, Role
+from schemas.moderation import Moderation, PublicFigures
+from schemas.request import Mode, Request
+from serve.admission.admission import Admission
+from serve.admission.offer import Decision, RefusedError
+from serve.context import Context
+from serve.errors import AddressError
+from serve.keys import share_of
+from serve.media.intake import Intake
+from serve.store.contract import ApiKey
+from serve.tasks import CREDITS_PER_USD, Constraints, NewTask
+from serve.webhooks import check_webhook_url
+from serve.wire.base import WireError, WireIssue, issue, validate, wire_issues
+from serve.wire.creates import (
+    GENERATE_NAMES,
+    WIRE_NAMES,
+    ContentModeration,
+    Creates,
+    GenerateVideo,
+    ImageToVideo,
+    Own,
+    TextToVideo,
+    VideoToVideo,
+)
+from serve.wire.inputs import NamedInput, names_of
+
+Body = type[Creates] | type[GenerateVideo]
+
+_CREATES: Mapping[Mode, type[Creates]] = {
+    Mode.TEXT_TO_VIDEO: TextToVideo,
+    Mode.IMAGE_TO_VIDEO: ImageToVideo,
+    Mode.VIDEO_TO_VIDEO: VideoToVideo,
+}
+_FORMATS = {
+    "mp4": ClipFormat.MP4,
+    "webm": ClipFormat.WEBM,
+    "gif": ClipFormat.GIF,
+    "png_sequence": ClipFormat.PNG,
+}
+
+
+class SubmissionRefusedError(WireError):
+    """No variant would do within the constraints. `choice` is the whole account."""
+
+    def __init__(self, error: RefusedError, names: Mapping[str, str]) -> None:
+        self.choice: Choice = error.choice
+        super().__init__(wire_issues(error.issues, names))
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What only a body of `generate/video` says. `prefer` and `resolution` are None where it does not say them."""
+
+    slug: str
+    prefer: Preference | None
+    resolution: str | None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A body, read but not admitted. `request` holds the client's address of the media until they are taken in."""
+
+    key: ApiKey
+    mode: Mode
+    request: Request
+    constraints: Constraints
+    names: Mapping[str, str]  # of the fields of `request` and `constraints`, as this body calls them
+    clip_format: ClipFormat = ClipFormat.MP4
+    media: tuple[NamedInput, ...] = ()
+    webhook_url: str | None = None
+    routed: Routed | None = None
+    moderation: Moderation = field(default_factory=Moderation)  # of the prompt
+
+    async def with_media_taken(self, intake: Intake) -> "Submission":
+        """With the addresses of our checked copies of the media. Raises WireError at the fields that named those that
+        cannot be had. Of what is refused already nothing is taken."""
+        if not self.media or self.moderation.is_refused:
+            return self
+        taken = await asyncio.gather(*(self._taken(intake, one) for one in self.media))
+        issues = [one for found in taken if not isinstance(found, Input) for one in found]
+        if issues:
+            raise WireError(issues)
+        inputs = tuple(found for found in taken if isinstance(found, Input))
+        return replace(self, request=self.request.model_copy(update={"inputs": inputs}))
+
+    async def _taken(self, intake: Intake, named: NamedInput) -> Input | list[WireIssue]:
+        path = named.media_path
+        try:
+            uri = await intake.take(named.input.uri, named.input.medium, self.key, ".".join(map(str, path)))
+        except InvalidRequestError as error:
+            return [one.model_copy(update={"path": path}) for one in wire_issues(error.issues)]
+        except (MediaError, AddressError) as error:
+            code = "asset_invalid" if isinstance(error, MediaError) else "asset_url"
+            return [issue(code, path, str(error))]
+        return named.input.at_uri(uri)
+
+    def consider(self, admission: Admission) -> Decision:
+        """What admission decides; nothing changes.
+
+        Raises WireError, SubmissionRefusedError where routing refused, and NoCapacityError.
+        """
+        try:
+            return admission.consider(
+                self.request, self.constraints, self.clip_format, key_id=self.key.id, share=share_of(self.key)
+            )
+        except RefusedError as error:
+            raise SubmissionRefusedError(error, self.names) from error
+        except InvalidRequestError as error:
+            raise WireError(wire_issues(error.issues, self.names)) from error
+
+    def decide(self, context: Context, kind: str, batch_id: str | None = None) -> NewTask:
+        """As `consider`, as the task to store."""
+        return self.consider(context.admission).as_task(
+            key_id=self.key.id,
+            kind=kind,
+            model=self.request.variant,
+            batch_id=batch_id,
+            webhook_url=self.webhook_url,
+            moderation=self.moderation,
+            bill_refused=context.config.moderation.bill_refused_input,
+        )
+
+
+def moderated(submissions: Sequence[Submission], context: Context) -> list[Submission]:
+    """Each with what moderation finds of its prompt. In a thread: a scorer may take a while."""
+    moderator = context.moderator
+    if moderator is None:
+        return list(submissions)
+    found: dict[int, Moderation] = {}
+    for how in get_args(PublicFigures):
+        some = [at for at, one in enumerate(submissions) if one.constraints.public_figures == how]
+        prompts = [submissions[at].request.prompt for at in some]
+        found |= dict(zip(some, moderator.texts(prompts, how), strict=True)) if some else {}
+    return [replace(one, moderation=found[at]) for at, one in enumerate(submissions)]
+
+
+def submission_of(given: object, context: Context, key: ApiKey, body: Body | None = None) -> Submission:
+    """Read `given`, JSON already parsed, as what `key` submits.
+
+    `body` is what the route accepts. None: any of the creates; the field `mode` says which, or the media imply it.
+    Raises WireError with every issue.
+    """
+    if body is None:
+        given, body = _create_of(given)
+    limits = {"max_prompt_chars": context.config.limits.max_prompt_chars, "now": context.now()}
+    read = validate(body, given, limits)
+    submission = _routed(read, key) if isinstance(read, GenerateVideo) else _create(read, key)
+    if read.webhook_url is not None:
+        try:
+            check_webhook_url(read.webhook_url, allow_private=context.config.media.allow_private)
+        except InvalidRequestError as error:
+            raise WireError(wire_issues(error.issues)) from error
+    return submission
+
+
+def _create_of(given: object) -> tuple[object, type[Creates]]:
+    """(`given` without `mode`, which create it is)."""
+    if not isinstance(given, dict):
+        raise WireError([issue("model_type", (), "must be a JSON object")])
+    fields: dict[str, Any] = dict(given)
+    said, choices = fields.pop("mode", None), tuple(mode.value for mode in Mode)
+    if said is not None:
+        if not isinstance(said, str) or said not in choices:
+            raise WireError([issue("invalid", "mode", f"must be one of {', '.join(choices)}", choices, said)])
+        return fields, _CREATES[Mode(said)]
+    if fields.get("videoUri") is not None or fields.get("promptVideo") is not None:
+        return fields, VideoToVideo
+    if fields.get("promptImage") is not None:
+        return fields, ImageToVideo
+    inputs = fields.get("inputs")
+    roles = [one.get("role") for one in inputs if isinstance(one, dict)] if isinstance(inputs, list) else []
+    return fields, _CREATES[implied_mode(Role(role) for role in roles if role in set(Role))]
+
+
+def _create(body: Creates, key: ApiKey) -> Submission:
+    media = body.named_inputs
+    mode = implied_mode(one.input.role for one in media)
+    names = {**WIRE_NAMES, **names_of(media)}
+    if body.num_frames is not None:
+        names["num_frames"] = "numFrames"
+    if isinstance(body, VideoToVideo):
+        names |= {
+            f"inputs.{number}.strength": "strength" for number, one in enumerate(media) if one.path[0] != "inputs"
+        }
+    # `Creates` has the same limits as `Request`, so that this never refuses.
+    request = Request(
+        mode=mode,
+        variant=body.model,
+        ratio=body.ratio,
+        num_frames=body.num_frames,
+        duration_s=body.duration,
+        fps=body.fps,
+        num_inference_steps=body.num_inference_steps,
+        guidance_scale=body.guidance_scale,
+        scheduler=body.scheduler,
+        prompt=getattr(body, "prompt_text", None) or "",
+        negative_prompt=body.negative_prompt,
+        seed=body.seed,
+        inputs=tuple(one.input for one in media),
+        priority=body.priority,
+    )
+    return Submission(
+        key,
+        mode,
+        request,
+        _constraints(body, body.content_moderation),
+        names,
+        clip_format=_FORMATS[body.output_format],
+        media=media,
+        webhook_url=body.webhook_url,
+    )
+
+
+def _routed(body: GenerateVideo, key: ApiKey) -> Submission:
+    given, media = body.input, body.input.named_inputs
+    mode = implied_mode(one.input.role for one in media)
+    request = Request(
+        mode=mode,
+        ratio=given.ratio,
+        duration_s=given.duration,
+        prompt=given.prompt_text or "",
+        negative_prompt=given.negative_prompt,
+        seed=given.seed,
+        inputs=tuple(one.input for one in media),
+        priority=body.priority,
+    )
+    return Submission(
+        key,
+        mode,
+        request,
+        _constraints(body, given.content_moderation),
+        {**GENERATE_NAMES, **names_of(media)},
+        media=media,
+        webhook_url=body.webhook_url,
+        routed=Routed(body.config_id, body.optimize_for, given.resolution),
+    )
+
+
+def _constraints(body: Own, moderation: ContentModeration | None) -> Constraints:
+    """What the client allows."""
+    return Constraints(
+        allow=body.allow_models,
+        deny=body.deny_models,
+        fall_back=body.fallback,
+        prefer=body.optimize_for or Preference.LATENCY,
+        min_quality=body.min_quality,
+        max_usd=math.inf if body.max_credits is None else body.max_credits / CREDITS_PER_USD,
+        deadline_at=math.inf if body.deadline is None else body.deadline,
+        skip_busy=body.skip_busy,
+        public_figures="auto" if moderation is None else moderation.public_figure_threshold,
+    )

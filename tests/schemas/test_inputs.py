@@ -1,0 +1,242 @@
+"""Inputs: what they may say, what becomes of them on a variant, and what is refused with which choices."""
+
+from typing import Any
+
+import pytest
+
+from cluster.cost.model import call_shape
+from schemas.catalog import Variant
+from schemas.errors import CatalogError, InvalidRequestError, Issue
+from schemas.inputs import Input, Kind, Role, inputs_of, read_input
+from schemas.request import Mode, Request
+from schemas.resolve import resolve
+from schemas.task import Group
+from tests.pipelines.catalogs import directed, parse_catalog
+
+CATALOG = directed()
+
+
+def group_of(*inputs: dict[str, Any], **fields: Any) -> Group:
+    request = Request.model_validate({"prompt": "x", "variant": "vace", "inputs": inputs} | fields)
+    return resolve(request.settings, CATALOG, inputs=request.input_specs, rank=lambda variant, group: 0.0)
+
+
+def refused(*inputs: dict[str, Any], **fields: Any) -> list[Issue]:
+    with pytest.raises(InvalidRequestError) as caught:
+        group_of(*inputs, **fields)
+    return list(caught.value.issues)
+
+
+FIRST, LAST = {"role": "first_frame", "image": "a"}, {"role": "last_frame", "image": "b"}
+KEY = {"role": "keyframe", "image": "c", "at_s": 1.0}
+SOURCE, MASK = {"role": "source", "video": "v"}, {"role": "mask", "image": "m"}
+EDGES = {"role": "structure", "video": "e", "kind": "edges"}
+REFERENCE, STYLE = {"role": "reference", "image": "r"}, {"role": "style", "image": "s"}
+
+WRONG: list[tuple[Any, str, str, str]] = [
+    ("a.png", "inputs.0", "must be an object", ""),
+    ({"image": "a"}, "inputs.0.role", "is missing", "first_frame, last_frame, keyframe, source, structure, mask"),
+    ({"role": "first", "image": "a"}, "inputs.0.role", "unknown role 'first'", "first_frame, last_frame"),
+    ({**EDGES, "kind": "lines"}, "inputs.0.kind", "unknown kind 'lines'", "depth, edges, pose, scribble, boxes, raw"),
+    ({**FIRST, "weight": 1}, "inputs.0.weight", "no field of an input is called 'weight'", "role, image, video, at_s"),
+    ({"role": "first_frame"}, "inputs.0", "first_frame needs one of image", ""),
+    ({**FIRST, "video": "v"}, "inputs.0", "first_frame needs one of image", ""),
+    ({"role": "last_frame", "video": "v"}, "inputs.0", "last_frame is given as image, not as video", ""),
+    ({"role": "source", "image": "v"}, "inputs.0", "source is given as video, not as image", ""),
+    ({"role": "keyframe", "image": "c"}, "inputs.0", "its place, as one of at_s, at_frame, at_share", ""),
+    ({**KEY, "at_frame": 3}, "inputs.0", "its place, as one of at_s, at_frame, at_share", ""),
+    ({**FIRST, "at_s": 0}, "inputs.0", "first_frame takes no at_s", ""),
+    ({"role": "structure", "video": "e"}, "inputs.0", "needs its kind: one of depth, edges, pose", ""),
+    ({**MASK, "kind": "edges"}, "inputs.0", "mask takes no kind", ""),
+    ({**EDGES, "strength": 1.5}, "inputs.0.strength", "less than or equal to 1", ""),
+    ({**EDGES, "start": 0.5, "end": 0.25}, "inputs.0", "start must be before end", ""),
+]
+
+
+@pytest.mark.parametrize(("value", "path", "message", "choices"), WRONG)
+def test_what_an_input_may_not_say_is_refused_at_its_place_with_the_choices(
+    value: Any, path: str, message: str, choices: str
+) -> None:
+    found, issues = read_input(value, "inputs.0")
+    assert found is None
+    assert issues[0].path == path
+    assert message in issues[0].message
+    assert ", ".join(issues[0].choices).startswith(choices)
+
+
+def test_short_forms_are_inputs() -> None:
+    request = Request(prompt="x", image="a", video="v", strength=0.4, inputs=(Input.model_validate(REFERENCE),))
+    assert [(one.input.role, one.input.uri, one.input.strength, one.path) for one in request.all_inputs] == [
+        (Role.REFERENCE, "r", None, "inputs.0"),
+        (Role.FIRST_FRAME, "a", None, "image"),
+        (Role.SOURCE, "v", 0.4, "video"),
+    ]
+    (alone,) = inputs_of((), "a", None, 0.4)
+    assert (alone.input.role, alone.input.strength) == (Role.FIRST_FRAME, 0.4)
+
+
+def test_a_short_form_and_its_input_are_the_same_group() -> None:
+    assert group_of(image="a").key == group_of(FIRST).key
+    video = {"variant": "vace", "video": "v"}
+    assert group_of(**video).key == group_of(SOURCE).key
+
+
+@pytest.mark.parametrize(
+    ("inputs", "mode"),
+    [
+        ((), Mode.TEXT_TO_VIDEO),
+        ((EDGES, REFERENCE), Mode.TEXT_TO_VIDEO),
+        ((FIRST,), Mode.IMAGE_TO_VIDEO),
+        ((LAST, REFERENCE), Mode.IMAGE_TO_VIDEO),
+        ((KEY,), Mode.IMAGE_TO_VIDEO),
+        ((SOURCE, MASK), Mode.VIDEO_TO_VIDEO),
+        ((SOURCE, KEY), Mode.VIDEO_TO_VIDEO),
+    ],
+)
+def test_the_mode_follows_from_the_inputs(inputs: tuple[dict[str, Any], ...], mode: Mode) -> None:
+    assert group_of(*inputs).mode is mode
+
+
+@pytest.mark.parametrize(
+    ("place", "frame"),
+    [({"at_s": 1.0}, 8), ({"at_s": 0.99}, 8), ({"at_frame": 3}, 3), ({"at_share": 0.5}, 8), ({"at_share": 1}, 16)],
+)
+def test_a_keyframe_s_place_becomes_a_frame_of_the_clip(place: dict[str, Any], frame: int) -> None:
+    (condition,) = group_of({"role": "keyframe", "image": "c", **place}).conditions
+    assert condition.frame == frame
+    (condition,) = group_of({"role": "keyframe", "image": "c", "at_s": 1.0}, fps=4).conditions
+    assert condition.frame == 4
+
+
+REFUSED: list[tuple[tuple[dict[str, Any], ...], dict[str, Any], str, str, tuple[str, ...]]] = [
+    (
+        (LAST,),
+        {"variant": "small"},
+        "inputs.0.role",
+        "small takes no last_frame; vace does",
+        ("vace", "frames", "ends"),
+    ),
+    ((KEY,), {"variant": "ends"}, "inputs.0.role", "ends takes no keyframe; vace does", ("vace", "frames")),
+    ((EDGES,), {"variant": "small"}, "inputs.0.role", "small takes no structure; vace does", ("vace",)),
+    ((SOURCE, MASK), {"variant": "frames"}, "mode", "frames does not serve video_to_video; vace does", ()),
+    ((STYLE,), {}, "inputs.0.role", "vace takes no style", ()),
+    (({**EDGES, "kind": "pose"},), {}, "inputs.0.kind", "vace takes no structure of kind pose", ()),
+    ((MASK,), {}, "inputs.0.role", "there is no source", ()),
+    ((SOURCE, EDGES), {}, "inputs.1.role", "a structure needs a mask", ("mask",)),
+    ((LAST,), {"variant": "ends"}, "inputs.0.role", "beside a first_frame only", ("first_frame",)),
+    ((FIRST, FIRST), {}, "inputs.1.role", "a second first_frame", ()),
+    (({**KEY, "at_s": 3.0},), {}, "inputs.0.at_s", "after the end: the clip's last is 2.000 s", ()),
+    (({"role": "keyframe", "image": "c", "at_frame": 17},), {}, "inputs.0.at_frame", "last is frame 16", ()),
+    ((FIRST, {"role": "keyframe", "image": "c", "at_frame": 0}), {}, "inputs.1", "frame 0 is given twice", ()),
+    (({**SOURCE, "strength": 0.5},), {}, "inputs.0.strength", "takes no strength of a source", ("first_frame",)),
+    (({**FIRST, "strength": 0.5},), {"variant": "ends"}, "inputs.0.strength", "takes no strength of a first_frame", ()),
+    (
+        ({**EDGES, "strength": 0.5}, {**REFERENCE, "strength": 0.7}),
+        {},
+        "inputs.1.strength",
+        "one strength for all inputs",
+        ("0.5",),
+    ),
+    (({**EDGES, "start": 0.5},), {}, "inputs.0.start", "acts on an input in all its steps", ()),
+    ((FIRST,), {"strength": 0.5}, "strength", "short form beside image or video", ()),
+    ((), {"image": "a", "strength": 0.5, "variant": "small"}, "strength", "takes no strength of a first_frame", ()),
+    ((FIRST,), {"mode": "text_to_video"}, "inputs.0.role", "text_to_video takes no first_frame", ()),
+    ((REFERENCE,), {"mode": "image_to_video"}, "image", "image_to_video needs an image", ()),
+    (tuple({**KEY, "at_frame": n, "at_s": None} for n in range(21)), {}, "inputs", "21 of them, at most 20", ()),
+]
+
+
+@pytest.mark.parametrize(("inputs", "fields", "path", "message", "choices"), REFUSED)
+def test_what_a_variant_cannot_do_is_refused_with_those_that_can(
+    inputs: tuple[dict[str, Any], ...], fields: dict[str, Any], path: str, message: str, choices: tuple[str, ...]
+) -> None:
+    issue = next(one for one in refused(*inputs, **fields) if one.path == path)
+    assert message in issue.message
+    assert issue.choices[: len(choices)] == choices
+
+
+def test_auto_takes_a_variant_that_can() -> None:
+    assert group_of(EDGES, variant="auto").variant == "vace"
+    assert group_of(FIRST, variant="auto").variant == "small"
+    (issue,) = refused(STYLE, variant="auto")
+    assert "no variant fits" in issue.message
+
+
+CHANGES: list[tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]] = [
+    ((FIRST,), (LAST,)),
+    ((FIRST,), ({**FIRST, "strength": 0.5},)),
+    ((KEY,), ({**KEY, "at_s": 1.5},)),
+    ((KEY,), ()),
+    ((SOURCE,), (SOURCE, MASK)),
+    ((SOURCE, MASK), (SOURCE, {"role": "mask", "video": "m"})),
+    ((EDGES,), ({**EDGES, "kind": "depth"},)),
+    ((REFERENCE,), (REFERENCE, REFERENCE)),
+    ((REFERENCE, EDGES), (EDGES,)),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), CHANGES)
+def test_whatever_an_input_says_is_in_the_group_and_in_the_fingerprint(
+    one: tuple[dict[str, Any], ...], other: tuple[dict[str, Any], ...]
+) -> None:
+    groups = [group_of(*inputs) for inputs in (one, other, one)]
+    assert groups[0].key == groups[2].key != groups[1].key
+    prints = [group.fingerprint("x", "", 1, tuple("same" for _ in group.conditions)) for group in groups]
+    assert prints[0] == prints[2] != prints[1]
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_what_an_input_shows_is_in_the_fingerprint(role: Role) -> None:
+    inputs = {
+        Role.FIRST_FRAME: FIRST, Role.LAST_FRAME: LAST, Role.KEYFRAME: KEY, Role.SOURCE: SOURCE,
+        Role.STRUCTURE: EDGES, Role.REFERENCE: REFERENCE,
+    }  # fmt: skip
+    group = group_of(*((SOURCE, MASK) if role is Role.MASK else (inputs.get(role, REFERENCE),)))
+    media = [f"sha256:{place}" for place in range(len(group.conditions))]
+    other = [*media[:-1], "sha256:other"]
+    assert group.fingerprint("x", "", 1, media) != group.fingerprint("x", "", 1, other)
+    assert group.fingerprint("x", "", 1, media) == group.fingerprint("x", "", 1, list(media))
+
+
+def test_what_the_model_sees_beside_the_clip_is_paid_for() -> None:
+    def latent_frames(group: Group) -> int:
+        variant: Variant = CATALOG[group.variant]
+        return (call_shape(variant, group).frames - group.frames) // variant.latent.temporal
+
+    assert [latent_frames(group_of(*inputs)) for inputs in ((), (EDGES,), (REFERENCE,), (REFERENCE, REFERENCE))] == [
+        0, 0, 1, 2,
+    ]  # fmt: skip
+    assert latent_frames(group_of(FIRST, KEY, LAST, variant="frames")) == 2, "the first stands in the clip's own"
+    assert latent_frames(group_of(FIRST, LAST)) == 0
+
+
+def test_a_catalog_may_not_promise_what_the_class_cannot_carry() -> None:
+    def catalog(conditions: str, pipeline: str = "LTXConditionPipeline") -> None:
+        text = f"""
+        [variants.one]
+        pipeline = "{pipeline}"
+        weights = "a/b"
+        modes = ["text_to_video", "image_to_video"]
+        steps = 1
+        fps = 8
+        shape = {{ divisor = 32, max_frames = 9, max_pixels = 4096, native = [[64, 64, 9]] }}
+        latent = {{ channels = 4, spatial = 8, temporal = 8 }}
+        conditions = {conditions}
+        """
+        parse_catalog(text, "c.toml")
+
+    catalog('["first_frame", "keyframe"]')
+    with pytest.raises(CatalogError, match=r"carries no 'mask'; available: first_frame, last_frame, keyframe"):
+        catalog('["mask"]')
+    with pytest.raises(CatalogError, match="WanPipeline carries no 'last_frame'; available: first_frame"):
+        catalog('["last_frame"]', "WanPipeline")
+    with pytest.raises(CatalogError, match="no kind of structure; available: structure:depth, structure:edges"):
+        catalog('["structure:lines"]', "WanVACEPipeline")
+
+
+def test_what_a_variant_takes_is_told() -> None:
+    assert CATALOG["ends"].all_roles == (Role.FIRST_FRAME, Role.LAST_FRAME)
+    assert CATALOG["frames"].all_roles == (Role.FIRST_FRAME, Role.LAST_FRAME, Role.KEYFRAME)
+    assert CATALOG["vace"].all_roles == tuple(role for role in Role if role is not Role.STYLE)
+    assert CATALOG["vace"].kinds == (Kind.DEPTH, Kind.EDGES)
+    assert CATALOG["small"].kinds == ()

@@ -1,0 +1,127 @@
+"""One parser of bodies: whichever route a body comes by, it is the same submission, or refused in the same words."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from schemas.catalog import load_catalog
+from schemas.inputs import Input, Role
+from schemas.request import Mode
+from serve.admission.admission import Admission
+from serve.admission.submission import Body, Submission, SubmissionRefusedError, submission_of
+from serve.config import Pools, ServeConfig
+from serve.context import Context
+from serve.store.contract import ApiKey
+from serve.wire.base import WireError
+from serve.wire.creates import GenerateVideo, ImageToVideo, TextToVideo, VideoToVideo
+from tests.serve.http.endpoint import CATALOG, KeptIntake, stored
+
+NOW = 1_000_000.0
+KEY = ApiKey("key-a", "a", NOW)
+TEXT = {"model": "shapes", "promptText": "a red circle"}
+IMAGE = {**TEXT, "promptImage": "https://example.com/first.png"}
+VIDEO = {**TEXT, "model": "tiny-random", "promptVideo": "https://example.com/clip.mp4", "strength": 0.5}
+
+
+@pytest.fixture
+def context() -> Context:
+    config = ServeConfig(pools=Pools(variants=("shapes", "tiny-random")))
+    catalog = load_catalog(CATALOG)
+    nothing: Any = None
+    intake: Any = KeptIntake()
+    return Context(
+        config, catalog, nothing, nothing, Admission(config, catalog, None, lambda: NOW), intake, now=lambda: NOW
+    )
+
+
+def refused(context: Context, given: object, body: Body | None = None) -> list[tuple[str, tuple[str | int, ...]]]:
+    with pytest.raises(WireError) as caught:
+        submission_of(given, context, KEY, body)
+    return [(one.code, one.path) for one in caught.value.issues]
+
+
+@pytest.mark.parametrize(("given", "body"), [(TEXT, TextToVideo), (IMAGE, ImageToVideo), (VIDEO, VideoToVideo)])
+def test_a_route_a_row_and_an_estimate_read_the_same(context: Context, given: dict[str, Any], body: Body) -> None:
+    by_route = submission_of(given, context, KEY, body)
+    assert submission_of(given, context, KEY) == by_route
+    assert submission_of({**given, "mode": by_route.mode.value}, context, KEY) == by_route
+
+
+def test_a_create_and_a_router_s_body_ask_for_the_same_clip(context: Context) -> None:
+    given = {"promptText": "a red circle", "duration": 2, "seed": 7, "referenceImages": [{"role": "first", "uri": "x"}]}
+    outer = {"priority": 3, "maxCredits": 50, "denyModels": ["tiny-random"]}
+    routed = submission_of({"configId": "any", "input": given, **outer}, context, KEY, GenerateVideo)
+    create = submission_of(
+        {"model": "auto", "promptText": "a red circle", "duration": 2, "seed": 7, "promptImage": "x", **outer},
+        context,
+        KEY,
+    )
+    assert (routed.mode, routed.request, routed.constraints) == (create.mode, create.request, create.constraints)
+    assert [one.media_path for one in create.media] == [("promptImage",)]
+    assert [one.media_path for one in routed.media] == [("input", "referenceImages", 0, "uri")]
+
+
+def test_the_field_that_named_the_media_is_the_field_that_is_refused(context: Context) -> None:
+    for given, path in (
+        ({**TEXT, "promptImage": "https://bad"}, ("promptImage",)),
+        ({**TEXT, "videoUri": "https://bad"}, ("videoUri",)),
+        ({**TEXT, "promptVideo": "https://bad"}, ("promptVideo",)),
+    ):
+        submission = submission_of(given, context, KEY)
+        with pytest.raises(WireError) as caught:
+            asyncio.run(submission.with_media_taken(context.intake))
+        assert [(one.code, one.path) for one in caught.value.issues] == [("asset_invalid", path)]
+
+
+def test_media_are_taken_for_who_submits_and_then_stand_in_the_request(context: Context) -> None:
+    taken = asyncio.run(submission_of(VIDEO, context, KEY).with_media_taken(context.intake))
+    assert taken.mode is Mode.VIDEO_TO_VIDEO
+    assert taken.request.inputs == (Input(role=Role.SOURCE, video="s3://bucket/inputs/video", strength=0.5),)
+    assert taken.decide(context, "batch", "b").request == taken.request
+
+
+@pytest.mark.parametrize(
+    "given", [{**TEXT, "webhookUrl": "https://127.0.0.1/x"}, {**IMAGE, "webhookUrl": "https://[::1]/"}]
+)
+def test_a_webhook_that_may_not_be_called_is_refused_wherever_it_is_named(
+    context: Context, given: dict[str, Any]
+) -> None:
+    assert refused(context, given) == [("webhook_url", ("webhookUrl",))]
+    routed = {"configId": "any", "input": {"promptText": "x"}, "webhookUrl": given["webhookUrl"]}
+    assert refused(context, routed, GenerateVideo) == [("webhook_url", ("webhookUrl",))]
+
+
+def test_what_a_body_accepts_no_other_does(context: Context) -> None:
+    assert refused(context, {**TEXT, "mode": "text_to_video"}, TextToVideo) == [("unrecognized_key", ("mode",))]
+    assert refused(context, {**TEXT, "configId": "any"}) == [("unrecognized_key", ("configId",))]
+    assert refused(context, {**TEXT, "mode": "audio"}) == [("invalid", ("mode",))]
+    assert refused(context, [TEXT]) == refused(context, [TEXT], TextToVideo) == [("model_type", ())]
+
+
+def test_admission_refuses_in_the_names_of_the_body(context: Context) -> None:
+    def refusal(submission: Submission) -> SubmissionRefusedError:
+        with pytest.raises(SubmissionRefusedError) as caught:
+            submission.consider(context.admission)
+        return caught.value
+
+    late = {"deadline": 0.001, "fallback": False}
+    assert [one.path for one in refusal(submission_of({**TEXT, **late}, context, KEY)).issues] == [("deadline",)]
+    routed = {"configId": "any", "input": {"promptText": "x"}, "allowModels": ["mochi"]}
+    error = refusal(submission_of(routed, context, KEY, GenerateVideo))
+    assert [one.path for one in error.issues] == [("configId",)]
+    assert error.choice.story.emptied_by
+    with pytest.raises(WireError) as caught:
+        submission_of({**TEXT, "model": "shaped"}, context, KEY).consider(context.admission)
+    assert [one.path for one in caught.value.issues] == [("model",)]
+
+
+def test_an_offer_is_that_of_the_key_s_next_turn(context: Context) -> None:
+    """Whoever has many tasks waiting is offered a later end than whoever has none."""
+    admission = context.admission
+    for seq in range(1, 21):
+        task = submission_of(TEXT, context, KEY).decide(context, "text_to_video")
+        admission.accepted([stored(task, seq, NOW)])
+    own = submission_of(TEXT, context, KEY).consider(admission)
+    other = submission_of(TEXT, context, ApiKey("key-b", "b", NOW)).consider(admission)
+    assert other.offer.eta_at < own.offer.eta_at

@@ -1,0 +1,155 @@
+"""A manifest's row and a request to the endpoint with the same inputs are the same clip, byte for byte."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from actors.encoder import encode
+from actors.media_reader import ConfinedMediaReader
+from actors.media_source import MediaSource
+from actors.renderer import Rendered, Renderer
+from models.loader import load
+from models.model import Frames
+from pipelines.plan import PlanRules, plan_rows
+from pipelines.read import find_chunks, read_chunk
+from schemas.catalog import Catalog
+from schemas.clip import ClipFormat
+from schemas.config import read_config
+from schemas.inputs import Role
+from schemas.task import Group, RenderBatch, Task
+from serve.admission.admission import Admission
+from serve.admission.submission import submission_of
+from serve.config import Pools, ServeConfig
+from serve.context import Context
+from serve.dispatch.jobs import as_rendered
+from serve.media.intake import Intake
+from serve.store.contract import ApiKey, Store
+from serve.store.engine import open_store as open_tasks
+from storage.store import open_store
+from tests.models import obedient
+from tests.pipelines.catalogs import directed
+from training.tiny import build
+
+NOW = 1_000_000.0
+KEY = ApiKey("key-a", "a", NOW)
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    root = tmp_path_factory.mktemp("weights")
+    vace, ends = obedient.vace(root / "vace", mean_share=4.0), obedient.image_to_video(root / "ends")
+    return directed(str(vace), str(build("ltx", root / "frames")), str(ends))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_tasks(f"sqlite:///{tmp_path / 'tasks.sqlite'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few pictures and a video, of other sizes than the clip."""
+    folder = tmp_path_factory.mktemp("media")
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(folder / name)
+    moving = rng.integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)
+    encode(moving, 8, ClipFormat.MP4, folder / "v.mp4")
+    return folder
+
+
+def in_bulk(catalog: Catalog, media: Path, row: dict[str, Any]) -> tuple[Group, Task]:
+    manifest = media / "m.jsonl"
+    manifest.write_text(json.dumps(row) + "\n")
+    (chunk,) = find_chunks(str(manifest))
+    planned = plan_rows(read_chunk(chunk), PlanRules(catalog, lambda variant, group: 0.0, lambda variant: True))
+    assert not planned.rejects
+    task = Task(planned.fingerprints[0], row["prompt"], "", planned.seeds[0], planned.media[0])
+    return planned.groups[planned.group_of[0]], task
+
+
+def at_the_endpoint(catalog: Catalog, store: Store, out: Path, body: dict[str, Any]) -> tuple[Group, Task]:
+    config = ServeConfig(out=str(out), pools=Pools(variants=("vace", "frames", "ends")))
+    objects = open_store(config.out)
+    admission = Admission(config, catalog, None, lambda: NOW)
+    intake: Any = Intake(config, store, objects, now=lambda: NOW)
+    context = Context(config, catalog, store, objects, admission, intake, now=lambda: NOW)
+    submission = asyncio.run(submission_of(body, context, KEY).with_media_taken(context.intake))
+    (task,) = store.tasks.submit([submission.decide(context, "text_to_video")], NOW).tasks
+    assert all(uri.startswith(objects.uri("inputs")) for uri in as_rendered(task).media), "our checked copies"
+    return task.group, as_rendered(task)
+
+
+def rendered(catalog: Catalog, reader: ConfinedMediaReader, group: Group, task: Task) -> Frames:
+    model = load(catalog[group.variant], device="cpu")
+    media = reader.read(group, [task])
+    (outcome,) = Renderer(model).render(RenderBatch(group, (task,)), media=media)
+    assert isinstance(outcome, Rendered), outcome
+    return outcome.frames
+
+
+def mp4(frames: Frames, path: Path) -> bytes:
+    encode(frames, 8, ClipFormat.MP4, path)
+    return path.read_bytes()
+
+
+CASES: list[tuple[str, list[dict[str, Any]]]] = [
+    ("ends", [{"role": "first_frame", "image": "a.png"}, {"role": "last_frame", "image": "b.png"}]),
+    ("frames", [{"role": "keyframe", "image": "a.png", "at_s": 1.0, "strength": 0.75}]),
+    (
+        "vace",
+        [
+            {"role": "source", "video": "v.mp4"},
+            {"role": "mask", "image": "a.png"},
+            {"role": "structure", "kind": "edges", "image": "b.png", "strength": 0.5},
+            {"role": "reference", "image": "c.png"},
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("variant", "inputs"), CASES)
+def test_bulk_and_endpoint_give_the_same_bytes(
+    catalog: Catalog, media: Path, store: Store, tmp_path: Path, variant: str, inputs: list[dict[str, Any]]
+) -> None:
+    row = {"prompt": "it moves", "variant": variant, "seed": 5, "ratio": "32:32", "inputs": inputs}
+    body = {"promptText": "it moves", "model": variant, "seed": 5, "ratio": "32:32", "mode": _mode(inputs)}
+    body["inputs"] = [_as_client(one, media) for one in inputs]
+    bulk, ours = in_bulk(catalog, media, row)
+    served, theirs = at_the_endpoint(catalog, store, tmp_path / "out", body)
+    assert bulk == served
+    reader = ConfinedMediaReader(MediaSource(read_config({})), 60.0)
+    clips = [rendered(catalog, reader, bulk, ours), rendered(catalog, reader, served, theirs)]
+    without = rendered(catalog, reader, *_without_the_last(bulk, ours))
+    reader.close()
+    assert mp4(clips[0], tmp_path / "bulk.mp4") == mp4(clips[1], tmp_path / "served.mp4")
+    assert (clips[0] != without).any(), "and the last input shows"
+
+
+def _mode(inputs: list[dict[str, Any]]) -> str:
+    return "video_to_video" if any(one["role"] == Role.SOURCE for one in inputs) else "image_to_video"
+
+
+def _as_client(one: dict[str, Any], media: Path) -> dict[str, Any]:
+    medium = "image" if "image" in one else "video"
+    kind = "image/png" if medium == "image" else "video/mp4"
+    data = base64.b64encode((media / one[medium]).read_bytes()).decode()
+    named = {("atSeconds" if name == "at_s" else name): value for name, value in one.items()}
+    return {**named, medium: f"data:{kind};base64,{data}"}
+
+
+def _without_the_last(group: Group, task: Task) -> tuple[Group, Task]:
+    if len(group.conditions) == 1:
+        other = group.conditions[0].model_copy(update={"strength": 0.1})
+        return group.model_copy(update={"conditions": (other,)}), task
+    less = group.model_copy(update={"conditions": group.conditions[:-1]})
+    return less, Task(task.fingerprint, task.prompt, "", task.seed, task.media[:-1])
