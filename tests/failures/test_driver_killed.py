@@ -56,7 +56,10 @@ def test_a_killed_driver_leaves_what_is_stored_and_the_same_command_renders_the_
     killed = audited(out)
     assert killed["whole"], killed
     assert "has not ended" in killed["notes"][0]
-    etags = {key: store.head(key).etag for key in clips(store)}  # type: ignore[union-attr]
+    # Of clips with a record only: who dies between a clip and its record leaves a task to be done again.
+    recorded = [key for key in clips(store) if Path(key).stem in survivors]
+    etags = {key: store.head(key).etag for key in recorded}  # type: ignore[union-attr]
+    assert len(etags) == len(survivors)
     assert 0 < len(survivors) < TASKS
 
     summary = finished(tmp_path, out)
@@ -66,7 +69,7 @@ def test_a_killed_driver_leaves_what_is_stored_and_the_same_command_renders_the_
     records = {r.fingerprint: r for r in table_to_records(Ledger(store).load())}
     assert {f: records[f].finished_at for f in survivors} == {f: r.finished_at for f, r in survivors.items()}
     assert len(clips(store)) == len(set(clips(store))) == TASKS
-    assert {key: store.head(key).etag for key in etags} == etags, "a stored clip is never written again"  # type: ignore[union-attr]
+    assert {key: store.head(key).etag for key in etags} == etags, "a clip with a record is never written again"  # type: ignore[union-attr]
     report = audited(out)
     assert (report["whole"], report["notes"]) == (True, []), report
     assert len(report["chains"]) >= 4, "of two drivers, and of the actors of each"
