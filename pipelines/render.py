@@ -60,15 +60,12 @@ def render_plan(
     """
     monitor = ray.remote(num_cpus=0, max_concurrency=1)(RunMonitor).remote(len({pool.variant for pool in plan.pools}))
     state = _Watched()
-    with _watch(monitor, state, on_look):
+    with _telling_why(state), _watch(monitor, state, on_look):
         try:
             for pools in waves(plan.pools, options.max_concurrent):
                 dataset = _dataset(pools, options, catalog, out, config, audit, monitor, wrap)
                 for block in dataset.iter_batches(batch_size=None, prefetch_batches=0):
                     state.add(*(int(sum(block[name])) for name in ("clips", "failed", "encoded", "reused")))
-        except KeyboardInterrupt:
-            if state.stop_reason is None:
-                raise
         except (ray.exceptions.RayError, RushesError) as error:
             reason = _look(monitor).stop_reason if answers() else None
             raise RunStoppedError(reason or _last_line(error)) from error
@@ -194,6 +191,18 @@ class _Watched:
     def progress(self) -> Progress:
         elapsed_s = time.monotonic() - self._started_s
         return Progress(self._clips, self._failed, elapsed_s, self._encoded, self._reused)
+
+
+@contextmanager
+def _telling_why(state: _Watched) -> Iterator[None]:
+    """What the watch interrupts has its reason. It interrupts wherever this thread is: in the run, or already in what
+    is done about an error that came of the same."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if state.stop_reason is None:
+            raise
+        raise RunStoppedError(state.stop_reason) from None
 
 
 @contextmanager

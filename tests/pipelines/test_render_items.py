@@ -1,9 +1,17 @@
-"""What is handed out: every batch once, in pieces of about the same work."""
+"""What is handed out: every batch once, in pieces of about the same work. And why a run ends."""
 
+import signal
+import threading
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.monitor import Snapshot
+from cluster.guard import handled
+from pipelines import render
 from pipelines.plan_stage import Span
+from pipelines.progress import RunStoppedError
 from pipelines.render import cut_spans, waves
 from pipelines.run_plan import PoolSpans
 
@@ -54,3 +62,20 @@ def test_no_more_tasks_are_rendered_at_once_than_may_be() -> None:
         for wave in found:
             assert sum(one.actors * one.spans[0].batch_size for one in wave) <= most
     assert len(waves(pools, 30)) == 1
+
+
+def test_a_run_that_is_ended_for_a_reason_tells_it_wherever_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "_look", lambda monitor: Snapshot((), "the store refuses", 0))
+    state = render._Watched()
+    ending = pytest.raises(RunStoppedError, match="the store refuses")
+    with handled(signal.default_int_handler), ending, render._telling_why(state), render._watch(None, state, print):
+        try:
+            raise ValueError("of the same cause")
+        except ValueError:
+            while True:  # what is done about it takes a moment
+                threading.Event().wait(0.01)
+
+
+def test_a_run_that_somebody_interrupts_has_no_reason_to_tell() -> None:
+    with pytest.raises(KeyboardInterrupt), render._telling_why(render._Watched()):
+        raise KeyboardInterrupt
