@@ -11,6 +11,7 @@ authenticated request was answered.
 import atexit
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -232,17 +233,20 @@ def _identities() -> dict[str, list[dict[str, object]]]:
 
 
 def _free_port_pairs(names: tuple[str, ...]) -> dict[str, int]:
-    """For each name a port p such that p and p+1 (its gRPC port) are free, all at once."""
+    """For each name a port p such that p and p+1 (its gRPC port) are free, all at once.
+
+    Below those that Linux gives to connections: one of them could take it before the server does, or while the server
+    is started again.
+    """
     pairs: dict[str, int] = {}
     with ExitStack() as held:
         while len(pairs) < len(names):
-            first = held.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            second = held.enter_context(socket.socket())
+            port = random.randrange(20_000, 32_000)
+            first, second = (held.enter_context(socket.socket()) for _ in range(2))
             try:
+                first.bind(("127.0.0.1", port))
                 second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
             pairs[names[len(pairs)]] = port
     return pairs

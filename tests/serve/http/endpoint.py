@@ -199,11 +199,11 @@ def listening(context: Context) -> Iterator[tuple[str, Any, Context]]:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        for _ in range(500):
-            if server.started:
-                break
+        deadline = time.monotonic() + 60.0
+        while not server.started:
+            assert thread.is_alive()
+            assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert server.started
         try:
             yield url, app, context
         finally:
