@@ -6,13 +6,14 @@ more than memory holds cost their own task and nothing else.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from actors.confined import ConfinedProcesses
 from actors.failures import media_error
 from actors.provenance import input_ingredient
-from models.media import read_image, read_video
+from models.media import Cut, read_image, read_video
 from models.model import Pictures, TaskMedia
 from schemas.conditions import Condition
 from schemas.errors import MediaError, MediaUnavailableError, RushesError
@@ -94,6 +95,15 @@ def read_media(fetch: Fetch, group: Group, uris: Sequence[str], ingredients: boo
 
 def _decoded(data: bytes, condition: Condition, group: Group, name: str) -> Pictures:
     if condition.medium == "video":
-        return read_video(data, group.shape, group.fps, name)
+        return read_video(data, group.shape, group.fps, name, _cut(condition, group))
     # Of who or what is to be seen nothing is cut off.
     return read_image(data, group.shape, name, whole=condition.role is Role.REFERENCE)
+
+
+def _cut(condition: Condition, group: Group) -> Cut:
+    """The part of a video that is used. An edit retimes the source, and a mask that moves with it."""
+    cut = Cut(condition.start_s or 0.0, condition.end_s)
+    edit = group.edit
+    if edit is None or condition.role not in (Role.SOURCE, Role.MASK):
+        return cut
+    return replace(cut, speed=edit.speed or 1.0, reverse=edit.reverse)

@@ -3,7 +3,7 @@
 | class | how |
 | --- | --- |
 | `WanVACEPipeline` | a control video, a mask beside it (white: made anew), reference images, one scale for all |
-| `LTXConditionPipeline` | a list of images, each with its frame and its strength |
+| `LTXConditionPipeline` | a list of images, each with its frame and its strength; the camera's views are among them |
 | `WanImageToVideoPipeline` | `image` and `last_image` |
 | the others | `image`; or `video`, and `strength` where there is one |
 
@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from PIL import Image
 
+from models.guide import as_video, control_of, keyframes_of
 from models.model import Pictures, TaskMedia
 from schemas.catalog import Variant
 from schemas.conditions import Condition
@@ -29,7 +30,6 @@ NEEDED = {
     "LTXConditionPipeline": frozenset({"conditions"}),
     "WanImageToVideoPipeline": frozenset({"image", "last_image"}),
 }
-_WHITE, _BLACK, _GRAY = (255, 255, 255), (0, 0, 0), (128, 128, 128)
 
 
 def one_arguments(pipeline: str, group: Group, task: Task, media: TaskMedia) -> dict[str, Any] | None:
@@ -60,16 +60,11 @@ def check_weights(variant: Variant, mode: Mode, pipe: Any) -> None:
 
 
 def _vace(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:
-    size = group.width, group.height
-    videos = {one.role: _as_video(media, group.frames) for one, media in given if _is_timed(one)}
-    known = {one.frame: cast(Image.Image, media) for one, media in given if one.frame is not None}
     shown = [cast(Image.Image, media) for one, media in given if one.role in (Role.REFERENCE, Role.STYLE)]
     out: dict[str, Any] = {}
-    if videos or known:
-        control, mask = _control(videos, [Image.new("RGB", size, _GRAY)] * group.frames)
-        for frame, image in known.items():
-            control[frame], mask[frame] = image, Image.new("RGB", size, _BLACK)
-        out["video"], out["mask"] = control, mask
+    control = control_of(group, given)
+    if control is not None:
+        out["video"], out["mask"] = list(control.video), list(control.mask)
     if shown:
         out["reference_images"] = shown
     strengths = [one.strength for one, _ in given if one.strength is not None]
@@ -78,43 +73,12 @@ def _vace(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str
     return out
 
 
-def _control(
-    videos: dict[Role, list[Image.Image]], gray: list[Image.Image]
-) -> tuple[list[Image.Image], list[Image.Image]]:
-    """(the control video, the mask). What is to be made anew is blanked out, or shows its structure, as in VACE's own
-    preparation: what was there before would be taken for what should be there."""
-    source, mask, structure = (videos.get(role) for role in (Role.SOURCE, Role.MASK, Role.STRUCTURE))
-    white = [Image.new("RGB", gray[0].size, _WHITE)] * len(gray)
-    if source is None or mask is None:
-        return list(source or structure or gray), white
-    inside = structure or gray
-    sharp = [_black_or_white(frame) for frame in mask]
-    control = [Image.composite(*frames) for frames in zip(inside, source, sharp, strict=True)]
-    return control, [frame.convert("RGB") for frame in sharp]
-
-
-def _black_or_white(frame: Image.Image) -> Image.Image:
-    return frame.convert("L").point(lambda value: 255 if value > 127 else 0)  # the pipeline's own threshold
-
-
-def _is_timed(condition: Condition) -> bool:
-    return condition.role in (Role.SOURCE, Role.MASK, Role.STRUCTURE)
-
-
-def _as_video(media: Pictures, frames: int) -> list[Image.Image]:
-    return [media] * frames if isinstance(media, Image.Image) else list(media)
-
-
-def _ltx(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:  # noqa: ARG001
+def _ltx(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:
     from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 
     placed = [
-        LTXVideoCondition(
-            image=cast(Image.Image, media),
-            frame_index=one.frame or 0,
-            strength=1.0 if one.strength is None else one.strength,
-        )
-        for one, media in given
+        LTXVideoCondition(image=picture, frame_index=frame, strength=1.0 if strength is None else strength)
+        for frame, picture, strength in keyframes_of(group, given)
     ]
     return {"conditions": placed} if placed else {}
 
@@ -149,7 +113,7 @@ def batch_arguments(
         if condition.role is Role.FIRST_FRAME and image is not None:
             out[image] = media
         elif condition.role is Role.SOURCE and video is not None:
-            out[video] = [_as_video(one, group.frames) for one in media]
+            out[video] = [as_video(one, group.frames) for one in media]
         else:
             raise RenderError(f"this model's call takes no {condition.role.value}")
         if condition.strength is None or condition.role is not Role.SOURCE:

@@ -4,8 +4,11 @@ Everything here reads what strangers send: sizes are checked before pixels are d
 """
 
 import io
+import math
 import struct
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -32,6 +35,19 @@ _TURNS: dict[tuple[int, ...], Image.Transpose] = {
 }
 
 
+@dataclass(frozen=True)
+class Cut:
+    """The part of a video that is used, in seconds from its beginning, and how its time runs."""
+
+    start_s: float = 0.0
+    end_s: float | None = None  # None: as far as the clip needs it
+    speed: float = 1.0
+    reverse: bool = False
+
+
+_WHOLE = Cut()
+
+
 def read_image(data: bytes, shape: Shape, name: str = "image", *, whole: bool = False) -> Image.Image:
     """Decode a still image: upright (EXIF), RGB, scaled to cover `shape` and cropped to it around the centre; `whole`
     ones are only made smaller, until they lie within it.
@@ -55,11 +71,15 @@ def read_image(data: bytes, shape: Shape, name: str = "image", *, whole: bool = 
         raise MediaError(f"{name}: a damaged image: {_told(error)}") from error
 
 
-def read_video(data: bytes, shape: Shape, fps: float, name: str = "video") -> tuple[Image.Image, ...]:
-    """Decode the beginning of a video: `shape.frames` frames as players show them (upright, with square pixels),
-    resampled to `fps` by nearest time.
+def read_video(
+    data: bytes, shape: Shape, fps: float, name: str = "video", cut: Cut = _WHOLE
+) -> tuple[Image.Image, ...]:
+    """Decode the part of a video that `cut` names: `shape.frames` frames as players show them (upright, with square
+    pixels), resampled by the times that they are shown at: frame k is what is on screen `k · speed / fps` after the
+    part's beginning; backwards, the same frames from the part's end.
 
-    A video that ends before that is held on its last frame. Raises MediaError naming `name`.
+    A part that ends before that is held on its last frame. Raises MediaError naming `name`, also when there is nothing
+    of the part in the video.
     """
     import av
 
@@ -74,7 +94,8 @@ def read_video(data: bytes, shape: Shape, fps: float, name: str = "video") -> tu
                 raise MediaError(f"{name}: {stream.width}×{stream.height} is more than {MAX_VIDEO_PIXELS:,} pixels")
             stream.thread_type = "AUTO"
             pixel = Fraction(stream.sample_aspect_ratio or 1)
-            frames = tuple(_resampled(container.decode(stream), _rate(stream), pixel, shape, fps))
+            found = _resampled(container.decode(stream), _rate(stream), pixel, shape, fps, cut)
+            frames = tuple(deque(found, shape.frames))[::-1] if cut.reverse else tuple(found)
     except av.FFmpegError as error:
         raise MediaError(f"{name}: not a video that can be read ({len(data)} bytes): {error.strerror}") from error
     except MediaError:
@@ -82,6 +103,8 @@ def read_video(data: bytes, shape: Shape, fps: float, name: str = "video") -> tu
     except Exception as error:  # as with images
         raise MediaError(f"{name}: a damaged video: {_told(error)}") from error
     if not frames:
+        if cut.start_s > 0:
+            raise MediaError(f"{name}: it ends before {cut.start_s:g} s, where it is to start")
         raise MediaError(f"{name}: a video without frames")
     return frames + (frames[-1],) * (shape.frames - len(frames))
 
@@ -99,26 +122,46 @@ def fitted(image: Image.Image, shape: Shape) -> Image.Image:
 
 
 def _resampled(
-    decoded: Iterator[Any], native_fps: Fraction, pixel: Fraction, shape: Shape, fps: float
+    decoded: Iterator[Any], native_fps: Fraction, pixel: Fraction, shape: Shape, fps: float, cut: Cut
 ) -> Iterator[Image.Image]:
-    """Of every output instant k / fps, the frame that is on screen then."""
+    """Of every output instant, start + k · speed / fps, the frame that is on screen then, in the order of time. As many
+    as the clip has; where the end of a part is said and shown first, all until there."""
+    most = shape.frames
+    if cut.end_s is not None:
+        inside = max(1, math.ceil((cut.end_s - cut.start_s) * fps / cut.speed - 1e-6))
+        most = inside if cut.reverse else min(most, inside)
     wanted = 0
-    shown: Any = None
+    shown: Image.Image | None = None
+    raw: Any = None
     start: float | None = None
+    shown_s = 0.0
+
+    def instant() -> float:
+        return cut.start_s + wanted * cut.speed / fps
+
     for index, frame in enumerate(decoded):
         if frame.width * frame.height > MAX_VIDEO_PIXELS:  # a stream may grow after its header
             raise ValueError(f"frame {index} is {frame.width}×{frame.height}, more than {MAX_VIDEO_PIXELS:,} pixels")
         time_s = float(frame.time) if frame.time is not None else float(index / native_fps)
         start = time_s if start is None else start
         # The frame on screen before this one fills every instant up to this one's.
-        while shown is not None and wanted < shape.frames and wanted / fps < time_s - start - 1e-6:
-            yield fitted(_as_shown(shown, pixel), shape)
+        while raw is not None and wanted < most and instant() < time_s - start - 1e-6:
+            shown = shown or fitted(_as_shown(raw, pixel), shape)
+            yield shown
             wanted += 1
-        shown = frame
-        if wanted >= shape.frames or index >= MAX_VIDEO_FRAMES:
+        raw, shown, shown_s = frame, None, time_s - start
+        if wanted >= most or index >= MAX_VIDEO_FRAMES:
             return
-    if shown is not None and wanted < shape.frames:
-        yield fitted(_as_shown(shown, pixel), shape)
+    end_s = shown_s + 1 / native_fps
+    if raw is None or wanted >= most or (cut.start_s > 0 and cut.start_s >= end_s - 1e-6):
+        return
+    shown = fitted(_as_shown(raw, pixel), shape)
+    yield shown
+    wanted += 1
+    # It is on screen for as long as the others are.
+    while wanted < most and instant() < end_s - 1e-6:
+        yield shown
+        wanted += 1
 
 
 def _as_shown(frame: Any, pixel: Fraction) -> Image.Image:

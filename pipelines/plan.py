@@ -20,6 +20,7 @@ from schemas.clip import ClipFormat
 from schemas.errors import InvalidRequestError, Issue
 from schemas.inputs import GivenInput, InputSpec
 from schemas.moderation import Moderation
+from schemas.motion import MOTION_FIELDS, motion_issue
 from schemas.request import CONTENT_FIELDS, MAX_PROMPT_CHARS, MAX_SEED, SETTINGS_FIELDS, Mode, Settings
 from schemas.resolve import Rank, resolve
 from schemas.task import Group, derived_seed
@@ -247,6 +248,8 @@ def _wrong_settings(values: tuple[Any, ...]) -> tuple[Issue, ...]:
 
 
 def _pydantic_issue(error: Any) -> Issue:
+    if error["loc"] and error["loc"][0] in MOTION_FIELDS:
+        return motion_issue(error)
     path = ".".join(map(str, error["loc"]))
     message = _range(path) if error["type"].startswith(("greater_than", "less_than")) else error["msg"]
     message = message.removeprefix("Value error, ")

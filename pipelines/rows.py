@@ -13,8 +13,9 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
+from schemas.motion import MOTION_FIELDS
 from schemas.request import Request
 
 FIELDS = frozenset(Request.model_fields)
@@ -119,6 +120,8 @@ class Rows:
                 self.columns[name] = [v if isinstance(v, str) and v else _media(v) for v in self.columns[name]]
         if "inputs" in self.columns:
             self.columns["inputs"] = [self._inputs(i, v) for i, v in enumerate(self.columns["inputs"])]
+        for name in MOTION_FIELDS.keys() & self.columns.keys():
+            self.columns[name] = [self._motion(i, name, v) for i, v in enumerate(self.columns[name])]
         if "metadata" in self.columns:
             self.columns["metadata"] = [json_or_text(v) if isinstance(v, str) else v for v in self.columns["metadata"]]
 
@@ -144,6 +147,16 @@ class Rows:
         if not isinstance(value, list):
             return value
         return [_input(one) if isinstance(one, dict) else one for one in value] or None
+
+    def _motion(self, position: int, name: str, value: Any) -> str | None:
+        """A camera, paths or an edit as JSON with our names: many rows have the same, and a text can be looked up."""
+        try:
+            if isinstance(value, str):
+                value = from_json(value) if value.strip() else None
+            return None if value is None or value == [] else to_json(_plain_keys(value)).decode()
+        except (ValueError, RecursionError, UnicodeError) as error:
+            self.broken.append((position, name, f"not JSON: {str(error)[:120]}"))
+            return None
 
     def _join(self, own: str, first: str, name: str, values: list[Any]) -> None:
         column = self.columns[own]
@@ -208,6 +221,14 @@ def _input(value: dict[str, Any]) -> dict[str, Any]:
     """An input with its keys, and its media, as people and other tools write them."""
     named = {_INPUT_ALIASES.get(plain, plain): one for plain, one in ((_plain(str(k)), v) for k, v in value.items())}
     return {k: _media(v) if k in ("image", "video") and not isinstance(v, str) else v for k, v in named.items()}
+
+
+def _plain_keys(value: Any) -> Any:
+    """Objects with their keys as we write them, without those that are null: tables write what a row lacks so."""
+    if isinstance(value, dict):
+        named = ((_plain(str(name)), one) for name, one in value.items() if one is not None)
+        return {_INPUT_ALIASES.get(name, name): _plain_keys(one) for name, one in named}
+    return [_plain_keys(one) for one in value] if isinstance(value, list) else value
 
 
 def _media(value: Any) -> Any:

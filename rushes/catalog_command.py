@@ -39,9 +39,10 @@ def catalog(
 
 
 def _told(variant: Variant) -> dict[str, Any]:
-    """The entry, and the inputs that it comes to: what the class carries and the entry says."""
+    """The entry, and the inputs and the motion that it comes to: what the class carries and the entry says."""
     roles = {mode.value: [role.value for role in variant.roles(mode)] for mode in variant.modes}
-    return {**variant.model_dump(mode="json"), "inputs": roles}
+    motion = {mode.value: [steer.value for steer in variant.steers(mode)] for mode in variant.modes}
+    return {**variant.model_dump(mode="json"), "inputs": roles, "motion": motion}
 
 
 def _wrong(path: Path, found: Catalog) -> Iterator[str]:
@@ -67,6 +68,7 @@ def _table(found: Catalog) -> Table:
 def _row(v: Variant) -> tuple[str, ...]:
     names = "\n".join((v.name, *(f"  = {alias}" for alias in v.aliases)))
     text = ("text",) if Mode.TEXT_TO_VIDEO in v.modes else ()
-    given = " ".join((*text, *(role.value.removesuffix("_frame") for role in v.all_roles)))
+    roles = (role.value.removesuffix("_frame") for role in v.all_roles)
+    given = " ".join((*text, *roles, *(steer.value for steer in v.all_steers)))
     numbers = (v.fps, v.steps, v.needs.gpus, v.needs.vram_gib, v.price_usd_per_gpu_hour)
     return names, given, str(v.shape.default()), *(f"{number:g}" for number in numbers)

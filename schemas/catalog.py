@@ -11,9 +11,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from schemas.conditions import carried, kinds_of, roles_of
+from schemas.conditions import carried, kinds_of, roles_of, steers_of
 from schemas.errors import CatalogError
 from schemas.inputs import Kind, Role
+from schemas.motion import Steer
 from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule
 
@@ -130,7 +131,8 @@ class Variant(_Frozen):
     modes: tuple[Mode, ...] = Field(min_length=1, description="what it renders")
     conditions: tuple[str, ...] | None = Field(
         default=None,
-        description="roles of inputs that the weights obey, or `structure:edges`; when not set, the class's usual ones",
+        description="roles of inputs that the weights obey, or `structure:edges`; `camera`, `paths`; when not set, the "
+        "class's usual ones",
     )
     dtype: Dtype = Field(default="bfloat16", description="of the weights; on a CPU always float32")
     vae_dtype: Dtype | None = Field(default=None, description="of the VAE; as `dtype` when not set")
@@ -189,6 +191,15 @@ class Variant(_Frozen):
         """What inputs may be for, in `mode`; none where it does not render that."""
         return roles_of(self.pipeline_for(mode), mode, self.conditions) if mode in self.modes else ()
 
+    def steers(self, mode: Mode) -> tuple[Steer, ...]:
+        """What of a shot's motion it follows, in `mode`."""
+        return steers_of(self.pipeline_for(mode), mode, self.conditions) if mode in self.modes else ()
+
+    @property
+    def all_steers(self) -> tuple[Steer, ...]:
+        """What of a shot's motion it follows, in any of its modes."""
+        return tuple(steer for steer in Steer if any(steer in self.steers(mode) for mode in self.modes))
+
     @property
     def all_roles(self) -> tuple[Role, ...]:
         """What inputs may be for, in any of its modes."""
@@ -204,6 +215,8 @@ class Variant(_Frozen):
     def _conditions_are_carried(self) -> "Variant":
         can = frozenset().union(*(carried(self.pipeline_for(mode), mode).roles for mode in self.modes))
         able = [role.value for role in Role if role in can]
+        steers = frozenset().union(*(carried(self.pipeline_for(mode), mode).steers for mode in self.modes))
+        able += [steer.value for steer in Steer if steer in steers]
         for said in self.conditions or ():
             role, colon, kind = said.partition(":")
             if role not in able:

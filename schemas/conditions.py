@@ -11,13 +11,15 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.errors import Issue
 from schemas.inputs import FRAMES, InputSpec, Kind, Medium, Role
+from schemas.motion import Steer
 from schemas.request import Mode
 
 ALL = frozenset(Role)
 
 
 class Condition(BaseModel):
-    """One input as a model call takes it, without its media. `frame` is the clip's, from 0; None where it has none."""
+    """One input as a model call takes it, without its media. `frame` is the clip's, from 0; None where it has none.
+    `start_s` and `end_s` are of a video: the part that is used."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,6 +28,8 @@ class Condition(BaseModel):
     frame: int | None = None
     strength: float | None = None
     kind: Kind | None = None
+    start_s: float | None = None
+    end_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Carried:
 
     `usual`: what its weights can be expected to obey when the catalog does not say. `strengths`: roles that take one;
     with `one_strength` it is the same of all inputs of a clip. `adds`: roles of which each input makes the model see
-    one more latent frame.
+    one more latent frame. `steers`: what of the motion it can be told, `usual_steers` without the catalog's word.
     """
 
     roles: frozenset[Role]
@@ -42,6 +46,8 @@ class Carried:
     strengths: frozenset[Role] = frozenset()
     one_strength: bool = False
     adds: frozenset[Role] = frozenset()
+    steers: frozenset[Steer] = frozenset()
+    usual_steers: frozenset[Steer] = frozenset()
 
 
 _VACE = Carried(
@@ -51,8 +57,18 @@ _VACE = Carried(
     strengths=ALL - {Role.SOURCE, Role.MASK},
     one_strength=True,
     adds=frozenset({Role.REFERENCE, Role.STYLE}),
+    # As a video with a mask of what was uncovered, and as boxes: both are what its weights were trained with.
+    steers=frozenset(Steer),
+    usual_steers=frozenset(Steer),
 )
-_LTX_CONDITION = Carried(roles=FRAMES, usual=FRAMES, strengths=FRAMES, adds=frozenset({Role.LAST_FRAME, Role.KEYFRAME}))
+_LTX_CONDITION = Carried(
+    roles=FRAMES,
+    usual=FRAMES,
+    strengths=FRAMES,
+    adds=frozenset({Role.LAST_FRAME, Role.KEYFRAME}),
+    # As keyframes, which have no mask: what was uncovered is a guess.
+    steers=frozenset({Steer.CAMERA}),
+)
 _WAN_IMAGE = Carried(roles=frozenset({Role.FIRST_FRAME, Role.LAST_FRAME}), usual=frozenset({Role.FIRST_FRAME}))
 _BY_CLASS = {
     "WanVACEPipeline": _VACE,
@@ -81,8 +97,15 @@ def carried(pipeline: str, mode: Mode) -> Carried:
 def roles_of(pipeline: str, mode: Mode, conditions: tuple[str, ...] | None) -> tuple[Role, ...]:
     """The roles that a variant takes in `mode`, in the order of `Role`: what its class carries and its entry says."""
     can = carried(pipeline, mode)
-    said = can.usual if conditions is None else {Role(one.partition(":")[0]) for one in conditions}
+    said = can.usual if conditions is None else {one.partition(":")[0] for one in conditions}
     return tuple(role for role in Role if role in can.roles & _OF_MODE[mode] and role in said)
+
+
+def steers_of(pipeline: str, mode: Mode, conditions: tuple[str, ...] | None) -> tuple[Steer, ...]:
+    """What of the motion a variant follows in `mode`: what its class carries and its entry says."""
+    can = carried(pipeline, mode)
+    said = can.usual_steers if conditions is None else set(conditions)
+    return tuple(steer for steer in Steer if steer in can.steers and steer in said)
 
 
 def kinds_of(conditions: tuple[str, ...] | None) -> tuple[Kind, ...]:
@@ -140,12 +163,19 @@ def resolved(
                 text = f"{pipeline} has one strength for all inputs of a clip, and here is a second"
                 issues.append(Issue(spec.at("strength"), text, "twice", tuple(f"{one:g}" for one in strengths)))
             strengths[strength] = spec
-        if spec.start is not None or spec.end is not None:
-            field = "start" if spec.start is not None else "end"
-            issues.append(Issue(spec.at(field), f"{pipeline} acts on an input in all its steps", "not_taken"))
         if strength is None and spec.role is Role.SOURCE and Role.SOURCE in can.strengths:
             strength = source_strength
-        found.append(Condition(role=spec.role, medium=spec.medium, frame=frame, strength=strength, kind=spec.kind))
+        found.append(
+            Condition(
+                role=spec.role,
+                medium=spec.medium,
+                frame=frame,
+                strength=strength,
+                kind=spec.kind,
+                start_s=spec.start,
+                end_s=spec.end,
+            )
+        )
     issues += _conflicts(specs, pipeline)
     return tuple(found), tuple(issues)
 

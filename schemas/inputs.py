@@ -94,12 +94,8 @@ class Input(BaseModel):
         default=None, gt=0, le=1, description="how much it counts; of a source: the share made anew"
     )
     kind: Kind | None = Field(default=None, description="of a structure: what it shows")
-    start: float | None = Field(
-        default=None, ge=0, lt=1, description="share of the denoising steps after which it acts"
-    )
-    end: float | None = Field(
-        default=None, gt=0, le=1, description="share of the denoising steps after which it no longer acts"
-    )
+    start: float | None = Field(default=None, ge=0, le=86_400, description="of a video: seconds before what is used")
+    end: float | None = Field(default=None, gt=0, le=86_400, description="of a video: seconds at which it is left")
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Input":
@@ -117,7 +113,9 @@ class Input(BaseModel):
             raise ValueError(f"structure needs its kind: one of {', '.join(Kind)}")
         if self.role is not Role.STRUCTURE and self.kind is not None:
             raise ValueError(f"{self.role} takes no kind: that is of a structure")
-        if (self.start or 0.0) >= (1.0 if self.end is None else self.end):
+        if self.medium == "image" and (self.start is not None or self.end is not None):
+            raise ValueError("start and end are seconds of a video, and this is an image")
+        if self.end is not None and (self.start or 0.0) >= self.end:
             raise ValueError("start must be before end")
         return self
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from schemas.inputs import GivenInput, Input, InputSpec, inputs_of
+from schemas.motion import Camera, EditField, Paths
 from schemas.shape import parse_ratio
 
 MAX_PROMPT_CHARS = 4000
@@ -45,6 +46,9 @@ class Settings(BaseModel):
     guidance_scale: float | None = Field(default=None, ge=0, le=100)
     scheduler: str | None = None
     strength: float | None = Field(default=None, gt=0, le=1, description="short form: of `video`, else of `image`")
+    camera: Camera = Field(default=(), description="keys of the camera's motion")
+    paths: Paths = Field(default=(), description="where things go")
+    edit: EditField | None = Field(default=None, description="speed, direction and region of a source")
 
     @field_validator("ratio")
     @classmethod

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from schemas.catalog import Catalog, Variant
@@ -11,8 +11,10 @@ from schemas.clip import ClipFormat
 from schemas.conditions import Condition, implied_mode, resolved
 from schemas.errors import InvalidRequestError, Issue
 from schemas.inputs import FRAMES, InputSpec, Role, spec_issues
+from schemas.motion import Steer
 from schemas.request import Mode, Settings
 from schemas.shape import Shape
+from schemas.steering import edit_issues, frames_given, range_issues, steering_issues, steering_of, steers_in
 from schemas.task import Group
 
 # Delays of GIF are whole hundredths of a second, and viewers slow down those of one.
@@ -40,7 +42,8 @@ def resolve(
     InvalidRequestError with every issue found, choices included.
     """
     mode = settings.mode or implied_mode(spec.role for spec in inputs)
-    media = (*_media_issues(mode, inputs), *spec_issues(inputs))
+    roles = {spec.role for spec in inputs}
+    media = (*_media_issues(mode, inputs), *spec_issues(inputs), *edit_issues(settings, roles))
     if settings.variant != "auto":
         variant = catalog.find(settings.variant)
         if variant is None:
@@ -50,7 +53,8 @@ def resolve(
             raise InvalidRequestError((unknown, *media))
         group, issues = _fit(settings, variant, mode, inputs, catalog, snap, clip_format)
         if media:  # what a variant says to inputs that no clip can have is beside the point
-            others = tuple(one for one in issues if one.path.partition(".")[0] not in ("inputs", "image", "video"))
+            beside = ("inputs", "image", "video", "edit")
+            others = tuple(one for one in issues if one.path.partition(".")[0] not in beside)
             raise InvalidRequestError((*others, *media))
         if group is None:
             raise InvalidRequestError(issues)
@@ -68,18 +72,28 @@ def resolve(
         else:
             reasons.append(f"{variant.name} ({'; '.join(map(str, issues))})")
     if not fitting:
-        able = able_variants(catalog, mode, inputs)
+        able = able_variants(catalog, mode, inputs, needs=_needs(settings))
         why = f": {', '.join(reasons)}" if reasons else f" among those that serve {mode} and can run here"
         raise InvalidRequestError((Issue("variant", f"no variant fits{why}", "no_variant", able),))
     return min(fitting, key=lambda pair: pair[0])[1]
 
 
 def able_variants(
-    catalog: Catalog, mode: Mode, inputs: tuple[InputSpec, ...] = (), near: Variant | None = None
+    catalog: Catalog,
+    mode: Mode,
+    inputs: tuple[InputSpec, ...] = (),
+    near: Variant | None = None,
+    needs: Sequence[Steer | Role] = (),
 ) -> tuple[str, ...]:
-    """The variants that render `mode` with such inputs; the one most like `near` first: its fallbacks, then those whose
-    usual clip is nearest in size and length."""
-    able = [v for v in catalog.variants.values() if mode in v.modes and not any(misses(v, mode, one) for one in inputs)]
+    """The variants that render `mode` with such inputs and follow what it `needs`; the one most like `near` first: its
+    fallbacks, then those whose usual clip is nearest in size and length."""
+    able = [
+        v
+        for v in catalog.variants.values()
+        if mode in v.modes
+        and not any(misses(v, mode, one) for one in inputs)
+        and set(needs) <= {*v.steers(mode), *v.roles(mode)}
+    ]
     if near is not None:
         own = [v.name for v in map(catalog.find, near.fallbacks) if v is not None]
         able.sort(key=lambda v: (own.index(v.name) if v.name in own else len(own), _apart(v, near)))
@@ -98,6 +112,12 @@ def misses(variant: Variant, mode: Mode, spec: InputSpec) -> str | None:
     if spec.kind is not None and spec.kind not in variant.kinds:
         return f"{variant.name} takes no {spec.role} of kind {spec.kind}"
     return None
+
+
+def _needs(settings: Settings) -> tuple[Steer | Role, ...]:
+    """What a variant must be able to do beside taking the inputs."""
+    region = settings.edit is not None and settings.edit.region is not None
+    return (*steers_in(settings), *((Role.MASK,) if region else ()))
 
 
 def _media_issues(mode: Mode, inputs: tuple[InputSpec, ...]) -> tuple[Issue, ...]:
@@ -129,7 +149,7 @@ def _fit(
     """The group on this variant, or what keeps the settings from fitting it."""
     issues: list[Issue] = []
     if mode not in variant.modes:
-        nearest = able_variants(catalog, mode, inputs, variant)[:1]
+        nearest = able_variants(catalog, mode, inputs, variant, _needs(settings))[:1]
         does = f"; {nearest[0]} does" if nearest else ""
         issues.append(Issue("mode", f"{variant.name} does not serve {mode}{does}", "mode", tuple(variant.modes)))
     fps = settings.fps or variant.fps
@@ -155,8 +175,9 @@ def _fit(
     if settings.strength is not None and all(spec.path.startswith("inputs.") for spec in inputs):
         text = "it is the short form beside image or video: an input has its own"
         issues.append(Issue("strength", text if inputs else f"{mode} takes no strength", "not_taken"))
-    conditions, wrong_inputs = _conditions(variant, mode, inputs, catalog, shape.frames, fps)
+    conditions, wrong_inputs = _conditions(settings, variant, mode, inputs, catalog, shape.frames, fps)
     issues += wrong_inputs
+    issues += _steering(settings, variant, mode, inputs, catalog, conditions, shape.frames, fps)
     if issues:
         return None, tuple(issues)
     group = Group(
@@ -171,13 +192,58 @@ def _fit(
         guidance=variant.guidance if settings.guidance_scale is None else settings.guidance_scale,
         scheduler=settings.scheduler or variant.scheduler,
         conditions=conditions,
+        **steering_of(settings)._asdict(),
         clip_format=clip_format.value,
     )
     return group, ()
 
 
+def _steering(
+    settings: Settings,
+    variant: Variant,
+    mode: Mode,
+    inputs: tuple[InputSpec, ...],
+    catalog: Catalog,
+    conditions: tuple[Condition, ...],
+    frames: int,
+    fps: float,
+) -> list[Issue]:
+    """What keeps a variant from following the motion, or from the edit."""
+    if mode not in variant.modes:
+        return []
+    needs = _needs(settings)
+    cannot = [steer for steer in steers_in(settings) if steer not in variant.steers(mode)]
+    if cannot:
+        able = able_variants(catalog, mode, inputs, variant, needs)
+        does = f"; {able[0]} does" if able else ""
+        return [Issue(steer.value, f"{variant.name} follows no {steer}{does}", "role", able) for steer in cannot]
+    given = frames_given([(one.role, one.frame) for one in conditions])
+    roles = [spec.role for spec in inputs]
+    found = [
+        *range_issues(settings, frames, fps),
+        *steering_issues(settings, variant.pipeline_for(mode), roles, variant.roles(mode), given, frames, fps),
+    ]
+    return [
+        Issue(
+            i.path,
+            f"{i.message} (on {variant.name})",
+            i.code,
+            i.choices or able_variants(catalog, mode, inputs, variant, needs),
+        )
+        if i.code == "not_taken"
+        else i
+        for i in found
+    ]
+
+
 def _conditions(
-    variant: Variant, mode: Mode, inputs: tuple[InputSpec, ...], catalog: Catalog, frames: int, fps: float
+    settings: Settings,
+    variant: Variant,
+    mode: Mode,
+    inputs: tuple[InputSpec, ...],
+    catalog: Catalog,
+    frames: int,
+    fps: float,
 ) -> tuple[tuple[Condition, ...], list[Issue]]:
     if not inputs or mode not in variant.modes:
         return (), []
@@ -186,7 +252,7 @@ def _conditions(
         why = misses(variant, mode, spec)
         if why is not None:
             field = "kind" if spec.role in variant.roles(mode) else "role"
-            able = able_variants(catalog, mode, inputs, variant)
+            able = able_variants(catalog, mode, inputs, variant, _needs(settings))
             does = f"; {able[0]} does" if able else ""
             issues.append(Issue(spec.at(field), why + does, "role", able))
     if issues:

@@ -10,12 +10,14 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.conditions import Condition
 from schemas.moderation import PublicFigures
+from schemas.motion import CameraKey, Edit, Path
 from schemas.request import Mode
 from schemas.shape import Shape
 
 
 class Group(BaseModel):
-    """Everything that must be equal inside one model call, and the clip format."""
+    """Everything that must be equal inside one model call, and the clip format. The keys of `camera` and `paths` are
+    absolute (`schemas.motion`)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,6 +32,9 @@ class Group(BaseModel):
     guidance: float
     scheduler: str | None = None
     conditions: tuple[Condition, ...] = ()
+    camera: tuple[CameraKey, ...] = ()
+    paths: tuple[Path, ...] = ()
+    edit: Edit | None = None
     clip_format: str = "mp4"
 
     @cached_property

@@ -19,6 +19,7 @@ from cluster.cost.accelerator import CPU, Accelerator, accelerator_named
 from schemas.catalog import BatchPoint, CostProfile, Variant
 from schemas.conditions import added_frames
 from schemas.shape import Shape
+from schemas.steering import views_added
 from schemas.task import Group
 
 # A batch is as good as the best one when it gives this share of its throughput: the smaller one waits less.
@@ -115,7 +116,8 @@ def predict(
 def call_shape(variant: Variant, group: Group) -> Shape:
     """The shape that a group's calls take as long as: of an input that makes the model see another latent frame, the
     clip is so many frames longer. (Encoding the input then stands in for decoding them.)"""
-    added = added_frames(variant.pipeline_for(group.mode), group.mode, group.conditions)
+    pipeline = variant.pipeline_for(group.mode)
+    added = added_frames(pipeline, group.mode, group.conditions) + views_added(pipeline, group.camera)
     return (
         group.shape
         if not added

@@ -42,6 +42,7 @@ from serve.wire.creates import (
     VideoToVideo,
 )
 from serve.wire.inputs import NamedInput, names_of
+from serve.wire.motion import camera_of, paths_of
 
 Body = type[Creates] | type[GenerateVideo]
 
@@ -216,6 +217,9 @@ def _create(body: Creates, key: ApiKey) -> Submission:
         negative_prompt=body.negative_prompt,
         seed=body.seed,
         inputs=tuple(one.input for one in media),
+        camera=camera_of(body.camera),
+        paths=paths_of(body.paths),
+        edit=body.edit,
         priority=body.priority,
     )
     return Submission(

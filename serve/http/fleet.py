@@ -113,6 +113,7 @@ def _variant(variant: Variant) -> dict[str, JsonValue]:
         "auto": variant.auto,
         "modes": [mode.value for mode in variant.modes],
         "inputs": [_input(variant, role) for role in variant.all_roles],
+        "motion": [steer.value for steer in variant.all_steers],
         "ratios": list(ratios),
         "durations": list(_durations(rule, variant.fps)),
         "default": {

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from cluster.routing.terms import Preference
 from schemas.inputs import FRAMES, MAX_INPUTS, Role
 from schemas.moderation import PublicFigures
+from schemas.motion import Edit
 from schemas.request import MAX_FPS, MAX_PROMPT_CHARS, MAX_SEED, MIN_FPS, Mode
 from schemas.shape import parse_ratio
 from serve.wire.base import Refusal, Wire
@@ -26,6 +27,7 @@ from serve.wire.inputs import (
     References,
     all_named,
 )
+from serve.wire.motion import CameraBody, PathsBody
 
 MAX_SIDE = 16384
 MAX_PROPORTION = 16
@@ -58,6 +60,7 @@ WIRE_NAMES: Mapping[str, str] = {
     "duration_s": "duration",
     "num_inference_steps": "numInferenceSteps",
     "guidance_scale": "guidanceScale",
+    "at_s": "atSeconds",  # of keys
     "max_credits": "maxCredits",
     "min_quality": "minQuality",
     "allow": "allowModels",
@@ -199,6 +202,9 @@ class Creates(Own):
     scheduler: str | None = Field(default=None, max_length=100, description="a diffusers class")
     references: References = Field(default_factory=list, description="images of who or what is to be seen")
     inputs: tuple[OwnInput, ...] = Field(default=(), max_length=MAX_INPUTS, description="images and videos by role")
+    camera: CameraBody = Field(default=(), description="keys of the camera's motion")
+    paths: PathsBody = Field(default=(), description="where things go")
+    edit: Edit | None = Field(default=None, description="of a source: speed, reverse, region")
 
     @model_validator(mode="after")
     def _one_length(self) -> "Creates":

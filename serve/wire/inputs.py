@@ -64,8 +64,8 @@ class OwnInput(Wire):
     at_share: float | None = Field(default=None, ge=0, le=1, description="of a keyframe, instead of atSeconds")
     strength: float | None = Field(default=None, gt=0, le=1, description="how much it counts")
     kind: Kind | None = Field(default=None, description="of a structure: what it shows")
-    start: float | None = Field(default=None, ge=0, lt=1, description="share of the steps after which it acts")
-    end: float | None = Field(default=None, gt=0, le=1, description="share of the steps after which it no longer acts")
+    start: float | None = Field(default=None, ge=0, le=86_400, description="of a video: seconds before what is used")
+    end: float | None = Field(default=None, gt=0, le=86_400, description="of a video: seconds at which it is left")
 
     @model_validator(mode="after")
     def _is_an_input(self) -> "OwnInput":

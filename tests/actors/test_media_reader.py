@@ -14,10 +14,13 @@ from PIL import Image
 
 from actors.confined import ConfinedProcess
 from actors.encoder import encode
-from actors.media_reader import ConfinedMediaReader
+from actors.media_reader import ConfinedMediaReader, read_media
 from models.model import TaskMedia
 from schemas.clip import ClipFormat
+from schemas.conditions import Condition
 from schemas.errors import MediaError, MediaUnavailableError
+from schemas.inputs import Kind, Role
+from schemas.motion import Edit
 from schemas.task import Group, Task
 from tests.actors.fetches import FromFolder, fetch
 from tests.models.tiny_variants import I2V, T2V, V2V, group_of, task_of, tiny_variant
@@ -36,6 +39,18 @@ def reader() -> Iterator[ConfinedMediaReader]:
 
 def tasks(group: Group, *uris: str) -> list[Task]:
     return [task_of(group, "p", k, media=(uri,)) for k, uri in enumerate(uris)]
+
+
+def test_an_edit_retimes_the_source_and_the_mask_that_goes_with_it_and_nothing_else(tmp_path: Path) -> None:
+    count = np.arange(20, dtype=np.uint8)[:, None, None, None] * 10
+    encode(np.ascontiguousarray(np.broadcast_to(count, (20, 32, 32, 3))), 8, ClipFormat.MP4, tmp_path / "v.mp4")
+    given = [(Role.SOURCE, None), (Role.MASK, None), (Role.STRUCTURE, Kind.EDGES)]
+    conditions = tuple(Condition(role=role, medium="video", kind=kind, start_s=0.5) for role, kind in given)
+    group = group_of(VARIANT, V2V, conditions=conditions, edit=Edit(speed=2, reverse=True))
+    media = read_media(lambda uri: (tmp_path / uri).read_bytes(), group, ["v.mp4"] * 3)
+    assert isinstance(media, TaskMedia)
+    shown = [[round(float(np.asarray(one).mean()) / 10) for one in video] for video in media.inputs]  # type: ignore[union-attr]
+    assert shown == [[12, 10, 8, 6, 4], [12, 10, 8, 6, 4], [4, 5, 6, 7, 8]]
 
 
 def test_an_image_comes_in_the_clips_own_size(reader: ConfinedMediaReader) -> None:

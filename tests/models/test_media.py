@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import models.media
-from models.media import read_image, read_video
+from models.media import Cut, read_image, read_video
 from schemas.errors import MediaError
 from schemas.shape import Shape
 from tests.models.media_fuzz import quarters, run, samples
@@ -191,3 +191,38 @@ def test_mutated_media_are_read_or_refused_and_nothing_else(tmp_path: Path) -> N
     media = samples(tmp_path)
     outcomes = {run(seed, media) for seed in range(500)}
     assert outcomes == {"read", "refused"}
+
+
+CUTS: list[tuple[Cut, list[int]]] = [
+    (Cut(), [0, 1, 2, 3, 4, 5, 6, 7, 8]),
+    (Cut(start_s=0.5), [4, 5, 6, 7, 8, 9, 10, 11, 12]),
+    (Cut(start_s=0.5, end_s=1.0), [4, 5, 6, 7, 7, 7, 7, 7, 7]),
+    (Cut(speed=2), [0, 2, 4, 6, 8, 10, 12, 14, 16]),
+    (Cut(speed=0.5), [0, 0, 1, 1, 2, 2, 3, 3, 4]),
+    (Cut(reverse=True), [8, 7, 6, 5, 4, 3, 2, 1, 0]),
+    (Cut(reverse=True, end_s=2.0), [15, 14, 13, 12, 11, 10, 9, 8, 7]),
+    (Cut(reverse=True, start_s=2.0), [19, 18, 17, 16, 16, 16, 16, 16, 16]),
+    (Cut(reverse=True, start_s=1.0, end_s=1.5), [11, 10, 9, 8, 8, 8, 8, 8, 8]),
+    (Cut(speed=4), [0, 4, 8, 12, 16, 19, 19, 19, 19]),
+    (Cut(reverse=True, speed=2, end_s=60), [19, 18, 16, 14, 12, 10, 8, 6, 4]),
+    (Cut(start_s=2.25, speed=0.5), [18, 18, 19, 19, 19, 19, 19, 19, 19]),
+]
+
+
+@pytest.mark.parametrize(("cut", "shown"), CUTS)
+def test_a_part_of_a_video_is_used_at_its_speed_and_in_its_direction(
+    tmp_path: Path, cut: Cut, shown: list[int]
+) -> None:
+    data = video(tmp_path / "v.mp4", frames=20, fps=8)
+    assert greys(read_video(data, SHAPE, 8, cut=cut)) == shown
+
+
+def test_time_is_what_frames_say_not_how_many_there_are(tmp_path: Path) -> None:
+    data = video(tmp_path / "v.mp4", frames=20, fps=4)
+    assert greys(read_video(data, SHAPE, 8, cut=Cut(speed=2))) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_part_that_the_video_does_not_reach_is_refused(tmp_path: Path) -> None:
+    data = video(tmp_path / "v.mp4", frames=20, fps=8)
+    with pytest.raises(MediaError, match="v: it ends before 3 s, where it is to start"):
+        read_video(data, SHAPE, 8, "v", Cut(start_s=3))

@@ -81,6 +81,7 @@ weights = "{vace}"
 modes = ["text_to_video", "image_to_video", "video_to_video"]
 conditions = [
   "first_frame", "last_frame", "keyframe", "source", "structure:edges", "structure:depth", "mask", "reference",
+  "camera", "paths",
 ]
 {_SHAPES}
 [variants.frames]

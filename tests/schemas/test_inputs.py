@@ -50,6 +50,7 @@ WRONG: list[tuple[Any, str, str, str]] = [
     ({**MASK, "kind": "edges"}, "inputs.0", "mask takes no kind", ""),
     ({**EDGES, "strength": 1.5}, "inputs.0.strength", "less than or equal to 1", ""),
     ({**EDGES, "start": 0.5, "end": 0.25}, "inputs.0", "start must be before end", ""),
+    ({**FIRST, "end": 2}, "inputs.0", "start and end are seconds of a video, and this is an image", ""),
 ]
 
 
@@ -137,7 +138,6 @@ REFUSED: list[tuple[tuple[dict[str, Any], ...], dict[str, Any], str, str, tuple[
         "one strength for all inputs",
         ("0.5",),
     ),
-    (({**EDGES, "start": 0.5},), {}, "inputs.0.start", "acts on an input in all its steps", ()),
     ((FIRST,), {"strength": 0.5}, "strength", "short form beside image or video", ()),
     ((), {"image": "a", "strength": 0.5, "variant": "small"}, "strength", "takes no strength of a first_frame", ()),
     ((FIRST,), {"mode": "text_to_video"}, "inputs.0.role", "text_to_video takes no first_frame", ()),

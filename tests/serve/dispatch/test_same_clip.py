@@ -15,12 +15,14 @@ from actors.encoder import encode
 from actors.media_reader import ConfinedMediaReader
 from actors.media_source import MediaSource
 from actors.renderer import Rendered, Renderer
+from models.loaded import LoadedModel
 from models.loader import load
 from models.model import Frames
 from pipelines.plan import PlanRules, plan_rows
 from pipelines.read import find_chunks, read_chunk
 from schemas.catalog import Catalog
 from schemas.clip import ClipFormat
+from schemas.conditions import implied_mode
 from schemas.config import read_config
 from schemas.inputs import Role
 from schemas.task import Group, RenderBatch, Task
@@ -46,6 +48,18 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     root = tmp_path_factory.mktemp("weights")
     vace, ends = obedient.vace(root / "vace", mean_share=4.0), obedient.image_to_video(root / "ends")
     return directed(str(vace), str(build("ltx", root / "frames")), str(ends))
+
+
+@pytest.fixture(scope="module")
+def model(catalog: Catalog) -> LoadedModel:
+    return load(catalog["vace"], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[ConfinedMediaReader]:
+    opened = ConfinedMediaReader(MediaSource(read_config({})), 60.0)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -89,8 +103,7 @@ def at_the_endpoint(catalog: Catalog, store: Store, out: Path, body: dict[str, A
     return task.group, as_rendered(task)
 
 
-def rendered(catalog: Catalog, reader: ConfinedMediaReader, group: Group, task: Task) -> Frames:
-    model = load(catalog[group.variant], device="cpu")
+def rendered(model: LoadedModel, reader: ConfinedMediaReader, group: Group, task: Task) -> Frames:
     media = reader.read(group, [task])
     (outcome,) = Renderer(model).render(RenderBatch(group, (task,)), media=media)
     assert isinstance(outcome, Rendered), outcome
@@ -119,7 +132,13 @@ CASES: list[tuple[str, list[dict[str, Any]]]] = [
 
 @pytest.mark.parametrize(("variant", "inputs"), CASES)
 def test_bulk_and_endpoint_give_the_same_bytes(
-    catalog: Catalog, media: Path, store: Store, tmp_path: Path, variant: str, inputs: list[dict[str, Any]]
+    catalog: Catalog,
+    media: Path,
+    store: Store,
+    tmp_path: Path,
+    reader: ConfinedMediaReader,
+    variant: str,
+    inputs: list[dict[str, Any]],
 ) -> None:
     row = {"prompt": "it moves", "variant": variant, "seed": 5, "ratio": "32:32", "inputs": inputs}
     body = {"promptText": "it moves", "model": variant, "seed": 5, "ratio": "32:32", "mode": _mode(inputs)}
@@ -127,16 +146,53 @@ def test_bulk_and_endpoint_give_the_same_bytes(
     bulk, ours = in_bulk(catalog, media, row)
     served, theirs = at_the_endpoint(catalog, store, tmp_path / "out", body)
     assert bulk == served
-    reader = ConfinedMediaReader(MediaSource(read_config({})), 60.0)
-    clips = [rendered(catalog, reader, bulk, ours), rendered(catalog, reader, served, theirs)]
-    without = rendered(catalog, reader, *_without_the_last(bulk, ours))
-    reader.close()
+    model = load(catalog[variant], device="cpu")
+    clips = [rendered(model, reader, bulk, ours), rendered(model, reader, served, theirs)]
+    without = rendered(model, reader, *_without_the_last(bulk, ours))
     assert mp4(clips[0], tmp_path / "bulk.mp4") == mp4(clips[1], tmp_path / "served.mp4")
     assert (clips[0] != without).any(), "and the last input shows"
 
 
+PATHS = [{"label": "fox", "box": [0, 0, 0.5, 0.5], "keys": [{"at_s": 1.0, "x": 0.75, "ease": "in-out"}]}]
+MOTIONS: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
+    ([{"role": "first_frame", "image": "a.png"}], {"camera": [{"at_s": 1.0, "truck": 0.25}]}),
+    ([{"role": "reference", "image": "c.png"}], {"paths": PATHS}),
+    ([{"role": "source", "video": "v.mp4", "start": 0.5}], {"edit": {"speed": 0.5, "region": [0, 0, 0.5, 1]}}),
+    ([{"role": "source", "video": "v.mp4", "end": 2.0}], {"edit": {"reverse": True}}),
+]
+
+
+@pytest.mark.parametrize(("inputs", "motion"), MOTIONS)
+def test_motion_and_edits_are_the_same_bytes_and_show(
+    catalog: Catalog,
+    media: Path,
+    store: Store,
+    tmp_path: Path,
+    reader: ConfinedMediaReader,
+    model: LoadedModel,
+    inputs: list[dict[str, Any]],
+    motion: dict[str, Any],
+) -> None:
+    row = {"prompt": "it moves", "variant": "vace", "seed": 5, "ratio": "32:32", "inputs": inputs, **motion}
+    body = {"promptText": "it moves", "model": "vace", "seed": 5, "ratio": "32:32", "mode": _mode(inputs)}
+    body |= {"inputs": [_as_client(one, media) for one in inputs], **_in_camel_case(motion)}
+    bulk, ours = in_bulk(catalog, media, row)
+    served, theirs = at_the_endpoint(catalog, store, tmp_path / "out", body)
+    assert bulk == served
+    clips = [rendered(model, reader, bulk, ours), rendered(model, reader, served, theirs)]
+    assert mp4(clips[0], tmp_path / "bulk.mp4") == mp4(clips[1], tmp_path / "served.mp4")
+    still = rendered(model, reader, bulk.model_copy(update={"camera": (), "paths": (), "edit": None}), ours)
+    assert (clips[0] != still).any(), "and the motion shows"
+
+
+def _in_camel_case(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {"atSeconds" if name == "at_s" else name: _in_camel_case(one) for name, one in value.items()}
+    return [_in_camel_case(one) for one in value] if isinstance(value, list) else value
+
+
 def _mode(inputs: list[dict[str, Any]]) -> str:
-    return "video_to_video" if any(one["role"] == Role.SOURCE for one in inputs) else "image_to_video"
+    return implied_mode(Role(one["role"]) for one in inputs)
 
 
 def _as_client(one: dict[str, Any], media: Path) -> dict[str, Any]:
