@@ -128,6 +128,23 @@ def missing(variant: Variant) -> str | None:
     return None
 
 
+def local_tokenizer(source: str, revision: str | None = None) -> Path | None:
+    """The `tokenizer.json` of the weights' (first) text encoder, where it is on this machine; nothing is fetched."""
+    if source.startswith("embedded:"):
+        folder = EMBEDDED / source.removeprefix("embedded:")
+    elif is_local(source):
+        folder = local_path(source)
+    elif _HUB_ID.match(source):
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(source, "tokenizer/tokenizer.json", revision=revision)
+        return Path(found) if isinstance(found, str) else None
+    else:
+        return None
+    file = folder / "tokenizer" / "tokenizer.json"
+    return file if file.is_file() else None
+
+
 def check_safe(folder: Path) -> None:
     """Refuse folders that hold code, or a component whose weights are only pickles.
 

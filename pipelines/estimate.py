@@ -47,7 +47,7 @@ def estimate(options: RunOptions, watcher: Watcher = NOBODY, topology: Topology 
             chunks=chunks,
         )
 
-    if small and (where := topology or _this_machine(options)) is not None:
+    if small and (where := topology or this_machine(options)) is not None:
         return planned(where, in_process=True)
     from cluster.connect import connected
 
@@ -55,7 +55,7 @@ def estimate(options: RunOptions, watcher: Watcher = NOBODY, topology: Topology 
         return planned(topology or there, in_process=not there.cpus)
 
 
-def _this_machine(options: RunOptions) -> Topology | None:
+def this_machine(options: RunOptions) -> Topology | None:
     """This machine as Ray would see it, where that takes no asking: without GPUs, and no cluster meant."""
     if (
         options.address not in (None, "local")

@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from pipelines.content import clean_content, metadata_json, row_inputs, shown
 from pipelines.row_media import RowMedia
+from pipelines.row_templates import fill_templates
 from pipelines.rows import Rows
 from pipelines.variant_content import mixed
+from prompts.templates import Templates
 from schemas.catalog import Catalog
 from schemas.clip import ClipFormat
 from schemas.errors import InvalidRequestError, Issue
@@ -81,6 +83,7 @@ class PlanRules:
     max_batch: int | None = None
     # Of prompts: one entry each, in order. None: they are not moderated.
     moderate: Callable[[Sequence[str]], list[Moderation]] | None = None
+    templates: Templates = field(default_factory=Templates)
 
 
 def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
@@ -90,6 +93,7 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
     if count == 0:
         return planned
     none: list[Any] = [None] * count
+    broken = fill_templates(rows, rules.templates)
     take = rows.columns.get
     settings_columns = [take(name) or none for name in SETTINGS_FIELDS]
     if rules.variant is not None:
@@ -98,7 +102,6 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
         settings_columns[at] = [value or rules.variant for value in settings_columns[at]]
     known: dict[Any, tuple[int, tuple[Issue, ...]]] = {}
     index_of: dict[str, int] = {}
-    broken: dict[int, list[Issue]] = {}
     for position, path, reason in rows.broken:
         broken.setdefault(position, []).append(Issue(path, reason, "unreadable"))
     rules.media.prefetch(_addresses(rows))

@@ -1,7 +1,5 @@
 """Planning as a stage of Ray Data: what `plan.py` makes of a chunk goes to the store, its counts to the driver."""
 
-import re
-from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -17,6 +15,7 @@ from pipelines.plan import Planned, PlanRules, cut_batches, plan_rows
 from pipelines.read import read_chunk
 from pipelines.rejects import write_rejects
 from pipelines.rows import most_unknown
+from prompts.diagnosis import asked_of, diagnose
 from schemas.catalog import Variant
 from schemas.clip import Record, Status
 from schemas.run import RunOptions
@@ -28,7 +27,6 @@ from storage.ledger import Ledger
 from storage.store import ObjectStore, open_store
 from storage.tables import write_table
 
-_WORD = re.compile(r"\w+")
 # Behind every price that there is.
 _FREE_RANK = 1e12
 
@@ -58,6 +56,16 @@ class GroupCount:
 
 
 @dataclass(frozen=True)
+class FoundInPrompts:
+    """How many new tasks of a variant have prompts with one kind of finding (`prompts.diagnosis`), and the first."""
+
+    variant: str
+    code: str
+    tasks: int
+    first: str  # file:line: what was found
+
+
+@dataclass(frozen=True)
 class ChunkPlan:
     """What a planner task reports: counts, never rows. `rejected_sample` holds the first few, to show."""
 
@@ -70,7 +78,7 @@ class ChunkPlan:
     rejected_sample: tuple[str, ...]
     blank: int = 0
     lost: int = 0
-    wordless: tuple[tuple[str, int], ...] = ()
+    diagnosed: tuple[FoundInPrompts, ...] = ()
     unknown: tuple[tuple[str, int], ...] = ()
 
 
@@ -144,23 +152,28 @@ class PlanStage:
             rejected_sample=tuple(r.said(rows.uri) for r in planned.rejects[:5]),
             blank=rows.blank,
             lost=lost,
-            wordless=self._wordless(planned, fresh),
+            diagnosed=self._diagnosed(planned, fresh),
             unknown=most_unknown(rows.unknown),
         )
 
-    def _wordless(self, planned: Planned, fresh: Any) -> tuple[tuple[str, int], ...]:
-        """By variant, how many new tasks have a prompt with none of the words that the variant knows."""
-        words = {group.variant: frozenset(self._rules.catalog[group.variant].words) for group in planned.groups}
-        if not any(words.values()):
-            return ()
-        counts: Counter[str] = Counter()
-        prompts = planned.column("prompt")
+    def _diagnosed(self, planned: Planned, fresh: Any) -> tuple[FoundInPrompts, ...]:
+        """What looks like a mistake in the prompts of new tasks."""
+        asked = [asked_of(group, self._rules.catalog[group.variant]) for group in planned.groups]
+        found: dict[tuple[str, str], FoundInPrompts] = {}
+        prompts, negatives, rows = planned.column("prompt"), planned.column("negative_prompt"), planned.rows
         for position in fresh:
-            variant = self._group(planned, position).variant
-            prompt = prompts[position]
-            if words[variant] and prompt and words[variant].isdisjoint(_WORD.findall(prompt.lower())):
-                counts[variant] += 1
-        return tuple(counts.items())
+            number = planned.group_of[position]
+            variant = self._rules.catalog[planned.groups[number].variant]
+            seen: set[str] = set()
+            for one in diagnose(prompts[position] or "", negatives[position] or "", asked[number], variant):
+                if one.code in seen:
+                    continue
+                seen.add(one.code)
+                key = variant.name, one.code
+                before = found.get(key)
+                first = before.first if before else f"{rows.uri}:{rows.lines[position]}: {one}"
+                found[key] = FoundInPrompts(*key, (before.tasks if before else 0) + 1, first)
+        return tuple(found.values())
 
     def _wrong(self, store: ObjectStore, clips: dict[str, str]) -> list[str]:
         """The tasks whose clip is not what the ledger recorded."""

@@ -17,6 +17,7 @@ from pipelines.row_media import RowMedia
 from pipelines.rows import FIELDS, nearest_field
 from pipelines.run_plan import RunPlan, notes_of, summed, unknown_counts
 from pipelines.streaming import streamed
+from prompts.templates import read_templates
 from schemas.catalog import Catalog, Variant
 from schemas.config import Config, read_config
 from schemas.errors import ConfigError
@@ -74,6 +75,7 @@ def plan_run(
         media=RowMedia(config, out),
         max_batch=options.max_concurrent,
         moderate=moderation,
+        templates=read_templates(options.templates),
     )
     # One that is believed dead may still read what it planned.
     plan_id = f"{options.run_id}-{attempt}" if attempt else options.run_id
@@ -107,7 +109,7 @@ def plan_run(
         _refuse_unknown(options.manifest, plans)
     plans.sort(key=lambda plan: plan.chunk)
     whole = summed(plans, catalog, topology, options, time.perf_counter() - started_s, plan_id)
-    return replace(whole, notes=notes_of(plans, list(dict.fromkeys(chunk.file for chunk in chunks)), catalog))
+    return replace(whole, notes=notes_of(plans, list(dict.fromkeys(chunk.file for chunk in chunks))))
 
 
 def _planned(stage: PlanStage, chunks: list[Chunk], limit: int | None, in_process: bool) -> Iterator[ChunkPlan]:

@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.chunk import Chunk, CsvLayout, Cut, chunk_bytes_of
 from pipelines.line_encoding import LineEncoding
 from pipelines.manifest_file import ManifestFile
-from pipelines.rows import FIELDS, Rows, field_of
+from pipelines.rows import ASKED_BY, FIELDS, Rows, field_of
 from schemas.errors import ConfigError
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -216,9 +216,9 @@ def _check_header(uri: str, layout: CsvLayout) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"{uri}: the column {twice[0]!r} is there twice")
-    if not {field_of(name) for name in names} & {"prompt", "image", "video", "inputs"}:
+    if not {field_of(name) for name in names} & ASKED_BY:
         raise ConfigError(
-            f"{uri}: the first line must name the columns, and among them prompt, image or video "
+            f"{uri}: the first line must name the columns, and among them prompt, template, image or video "
             f"(got {', '.join(names)[:80]!r}); available: {', '.join(sorted(FIELDS))}"
         )
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from pipelines.chunk import Chunk, Cut
 from pipelines.manifest_file import ManifestFile
-from pipelines.rows import FIELDS, Rows, field_of
+from pipelines.rows import ASKED_BY, FIELDS, Rows, field_of
 from schemas.errors import ConfigError, first_line
 from storage.uris import open_object
 
@@ -32,9 +32,9 @@ def parquet_cuts(file: ManifestFile, limit: int | None) -> list[Cut]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"{file.uri}: the column {twice[0]!r} is there twice")
-    if not {field_of(name) for name in names} & {"prompt", "inputs", *_MEDIA}:
+    if not {field_of(name) for name in names} & ASKED_BY:
         raise ConfigError(
-            f"{file.uri}: no column prompt, image or video (got {', '.join(names)[:80]!r}); "
+            f"{file.uri}: no column prompt, template, image or video (got {', '.join(names)[:80]!r}); "
             f"available: {', '.join(sorted(FIELDS))}"
         )
     cuts: list[Cut] = []

@@ -18,7 +18,11 @@ from pydantic_core import from_json, to_json
 from schemas.motion import MOTION_FIELDS
 from schemas.request import Request
 
-FIELDS = frozenset(Request.model_fields)
+# A prompt by template: made before anything else looks at the row (`pipelines.row_templates`).
+TEMPLATE_FIELDS = ("template", "slots")
+FIELDS = frozenset(Request.model_fields) | frozenset(TEMPLATE_FIELDS)
+# Without one of these columns a table is no manifest.
+ASKED_BY = frozenset({"prompt", "template", "image", "video", "inputs"})
 
 # What the endpoint's clients call the same things (`serve.wire.creates`).
 _ALIASES = {
@@ -122,6 +126,8 @@ class Rows:
             self.columns["inputs"] = [self._inputs(i, v) for i, v in enumerate(self.columns["inputs"])]
         for name in MOTION_FIELDS.keys() & self.columns.keys():
             self.columns[name] = [self._motion(i, name, v) for i, v in enumerate(self.columns[name])]
+        if "slots" in self.columns:
+            self.columns["slots"] = [self._json("slots", i, v) for i, v in enumerate(self.columns["slots"])]
         if "metadata" in self.columns:
             self.columns["metadata"] = [json_or_text(v) if isinstance(v, str) else v for v in self.columns["metadata"]]
 
@@ -136,12 +142,7 @@ class Rows:
 
     def _inputs(self, position: int, value: Any) -> Any:
         """A list of inputs, however it is written: as a list, as one, or as JSON in a cell."""
-        if isinstance(value, str):
-            try:
-                value = from_json(value) if value.strip() else None
-            except (ValueError, UnicodeEncodeError) as error:
-                self.broken.append((position, "inputs", f"not JSON: {error}"))
-                return None
+        value = self._json("inputs", position, value)
         if isinstance(value, dict):
             value = [value]
         if not isinstance(value, list):
@@ -150,12 +151,21 @@ class Rows:
 
     def _motion(self, position: int, name: str, value: Any) -> str | None:
         """A camera, paths or an edit as JSON with our names: many rows have the same, and a text can be looked up."""
+        value = self._json(name, position, value)
         try:
-            if isinstance(value, str):
-                value = from_json(value) if value.strip() else None
             return None if value is None or value == [] else to_json(_plain_keys(value)).decode()
         except (ValueError, RecursionError, UnicodeError) as error:
             self.broken.append((position, name, f"not JSON: {str(error)[:120]}"))
+            return None
+
+    def _json(self, field: str, position: int, value: Any) -> Any:
+        """A value that a cell may hold as JSON."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return from_json(value) if value.strip() else None
+        except (ValueError, UnicodeError) as error:
+            self.broken.append((position, field, f"not JSON: {str(error)[:120]}"))
             return None
 
     def _join(self, own: str, first: str, name: str, values: list[Any]) -> None:

@@ -12,13 +12,13 @@ from cluster.topology import Topology
 from pipelines.manifest_file import ManifestFile
 from pipelines.plan_stage import ChunkPlan, GroupCount, Span, quoted_on
 from pipelines.rows import most_unknown, unknown_columns
+from prompts.diagnosis import CODES, MEANING
 from schemas.catalog import Catalog, Variant
 from schemas.errors import ConfigError
 from schemas.run import GroupQuote, RunOptions, RunQuote
 from schemas.task import Group
 
 _NOTES = 8  # of one kind
-_WORDS = 6
 
 
 @dataclass(frozen=True)
@@ -52,22 +52,29 @@ def unknown_counts(plans: Sequence[ChunkPlan]) -> tuple[tuple[str, int], ...]:
     return most_unknown(counts)
 
 
-def notes_of(plans: Sequence[ChunkPlan], files: Sequence[ManifestFile], catalog: Catalog) -> tuple[str, ...]:
+def notes_of(plans: Sequence[ChunkPlan], files: Sequence[ManifestFile]) -> tuple[str, ...]:
     """What to tell a person of the manifest, each once: how it was read, and what may be a mistake."""
     read = [f"{file.uri}: read as {file.encoding}, not UTF-8" for file in files if file.encoding != "utf-8"]
     blank = sum(plan.blank for plan in plans)
     skipped = [f"{blank} line{'s' if blank != 1 else ''} without any value skipped"] if blank else []
     lost = sum(plan.lost for plan in plans)
     gone = [f"{lost} clip{'s' if lost != 1 else ''} recorded but missing or damaged: rendered again"] if lost else []
-    wordless: Counter[str] = Counter()
-    for plan in plans:
-        wordless.update(dict(plan.wordless))
-    small = [
-        f"{count} prompt{'s' if count != 1 else ''} for {name!r} with none of the words it was taught "
-        f"({', '.join(catalog[name].words[:_WORDS])} …): the clips will show something else"
-        for name, count in wordless.items()
+    return (*read[:_NOTES], *skipped, *gone, *diagnosed(plans), *unknown_columns(unknown_counts(plans))[:_NOTES])
+
+
+def diagnosed(plans: Sequence[ChunkPlan]) -> list[str]:
+    """What looks like a mistake in prompts: how many have each, and the first with what to do about it."""
+    found = [one for plan in sorted(plans, key=lambda plan: plan.chunk) for one in plan.diagnosed]
+    tasks: Counter[tuple[str, str]] = Counter()
+    first: dict[tuple[str, str], str] = {}
+    for one in found:
+        tasks[one.variant, one.code] += one.tasks
+        first.setdefault((one.variant, one.code), one.first)
+    return [
+        f"{count} prompt{'s' if count != 1 else ''} for {variant!r} {MEANING[code]}; "
+        f"{'the first, ' if count != 1 else ''}{first[variant, code]}"
+        for (variant, code), count in sorted(tasks.items(), key=lambda pair: CODES.index(pair[0][1]))
     ]
-    return (*read[:_NOTES], *skipped, *gone, *small, *unknown_columns(unknown_counts(plans))[:_NOTES])
 
 
 def summed(

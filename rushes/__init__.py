@@ -69,6 +69,7 @@ class Options(TypedDict, total=False):
     snap: bool
     encoding: str | None
     strict: bool
+    templates: str | None
     clip_format: "ClipFormat"
     address: str | None
     device: "Literal['auto', 'cpu', 'cuda']"

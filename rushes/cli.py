@@ -23,6 +23,8 @@ COMMANDS = {
     "render": Place("rushes.render_command", "render", "Render every row of MANIFEST."),
     "estimate": Place("rushes.estimate_command", "estimate", "Say what MANIFEST would take: time, price, by group."),
     "guide": Place("rushes.guide_command", "guide", "Show what a model would be shown of MANIFEST's rows."),
+    "diagnose": Place("rushes.prompt_commands", "diagnose", "Say what looks like a mistake in prompts."),
+    "templates": Place("rushes.prompt_commands", "templates", "List the prompt templates; fill one."),
     "catalog": Place("rushes.catalog_command", "catalog", "List the variants; check a catalog file."),
     "simulate": Place("rushes.fleet_commands", "simulate", "Run a trace of arrivals through a fleet under a policy."),
     "calibrate": Place("rushes.fleet_commands", "calibrate", "Measure what a variant takes on this machine."),

@@ -7,7 +7,7 @@ from typing import NoReturn
 import typer
 
 from rushes import console
-from schemas.errors import CatalogError, ConfigError, RushesError, one_line
+from schemas.errors import CatalogError, ConfigError, InvalidRequestError, RushesError, one_line
 
 
 class Exit(IntEnum):
@@ -31,7 +31,9 @@ def fail(error: RushesError) -> NoReturn:
     if Debug.wanted:
         traceback.print_exception(error)
     console.err().print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(Exit.USAGE if isinstance(error, ConfigError | CatalogError) else Exit.BROKE) from None
+    raise typer.Exit(
+        Exit.USAGE if isinstance(error, ConfigError | CatalogError | InvalidRequestError) else Exit.BROKE
+    ) from None
 
 
 def fail_unforeseen(error: Exception) -> NoReturn:

@@ -32,6 +32,10 @@ Encoding = Annotated[
     str | None,
     typer.Option("--encoding", help="Of a text manifest, such as cp1252; without it, what each file shows."),
 ]
+TemplatesFile = Annotated[
+    str | None,
+    typer.Option("--templates", help="A TOML file of prompt templates, over those that ship (rushes templates)."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse columns that are no fields; else kept as metadata.")]
 Address = Annotated[
     str | None,

@@ -26,6 +26,7 @@ class RunOptions(_Frozen):
     variant: str | None = Field(default=None, description="for rows that name none")
     limit: int | None = Field(default=None, ge=1, description="only the first rows")
     snap: bool = Field(default=False, description="change a shape that breaks a rule to the nearest valid one")
+    templates: str | None = Field(default=None, description="a file of prompt templates, over those that ship")
     encoding: str | None = Field(default=None, description="of text manifests; None: what each file shows")
     strict: bool = Field(default=False, description="refuse columns that are no fields instead of keeping them")
     clip_format: ClipFormat = Field(default=ClipFormat.MP4, description="of the clips; png: frames in a zip")

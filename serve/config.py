@@ -112,6 +112,7 @@ class ServeConfig(_Frozen):
     out: str = Field(default="out/serve", description="where clips and uploads go: a folder or s3://bucket/prefix")
     database: str | None = Field(default=None, description="SQLAlchemy URL; OUT/tasks.sqlite when not set")
     catalog: str | None = Field(default=None, description="a catalog file; the one that ships when not set")
+    templates: str | None = Field(default=None, description="a file of prompt templates, over those that ship")
     host: str = Field(default="127.0.0.1", description="the address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="the port to listen on")
     public_origin: str | None = Field(default=None, description="https://… as clients reach us; http://host:port else")

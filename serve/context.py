@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from time import time
 from typing import TYPE_CHECKING
 
+from prompts.templates import Templates
 from schemas.catalog import Catalog
 from serve.config import ServeConfig
 from serve.store.contract import Store
@@ -27,6 +28,7 @@ class Context:
     admission: "Admission"
     intake: "Intake"
     moderator: "Moderates | None" = None  # of prompts
+    templates: Templates = field(default_factory=Templates)  # of prompts
     wake: Callable[[], None] = lambda: None
     now: Callable[[], float] = time
     secret: bytes = field(default=b"", repr=False)  # signs URLs of a local object store

@@ -8,6 +8,7 @@ from typing import Any
 from ray import serve as ray_serve
 
 from actors.moderator import open_moderator
+from prompts.templates import read_templates
 from schemas.catalog import Catalog
 from schemas.config import read_config
 from serve.admission.admission import Admission
@@ -44,6 +45,7 @@ def ingress_app(config: ServeConfig, catalog: Catalog, bulk: BulkLauncher | None
         admission=Admission(config, catalog, store, time),
         intake=Intake(config, store, objects),
         moderator=open_moderator(config.moderation.of_text, read_config()),
+        templates=read_templates(config.templates),
         wake=waker.wake,
         secret=load_secret(store),
     )

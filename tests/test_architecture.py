@@ -16,9 +16,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "cluster": frozenset({"schemas"}),
     "trust": frozenset({"schemas"}),
     "evaluation": frozenset({"schemas", "training"}),
+    "prompts": frozenset({"schemas", "models"}),
     "actors": frozenset({"schemas", "storage", "models", "cluster", "trust"}),
-    "pipelines": frozenset({"schemas", "storage", "models", "cluster", "trust", "evaluation", "actors"}),
-    "serve": frozenset({"schemas", "storage", "models", "cluster", "trust", "actors"}),
+    "pipelines": frozenset({"schemas", "storage", "models", "cluster", "trust", "evaluation", "prompts", "actors"}),
+    "serve": frozenset({"schemas", "storage", "models", "cluster", "trust", "prompts", "actors"}),
 }
 # Those at the top may import all that stand before them.
 MAY_IMPORT["rushes"] = frozenset(MAY_IMPORT)

@@ -281,10 +281,23 @@ def test_endpoints_that_pages_show_are_endpoints(tmp_path: Path) -> None:
 
     for page in PAGES:
         for number, fence in enumerate(FENCE.finditer(page.read_text())):
-            if fence["language"] == "toml" and "[variants." not in fence["body"]:
+            other = "[variants." in fence["body"] or page.name == "prompts.md"  # catalogs, templates
+            if fence["language"] == "toml" and not other:
                 file = tmp_path / f"{page.stem}-{number}.toml"
                 file.write_text(fence["body"])
                 read_serve_config(file)
+
+
+def test_templates_that_pages_show_are_templates(tmp_path: Path) -> None:
+    from prompts.templates import read_templates
+
+    page = ROOT / "docs" / "prompts.md"
+    shown = [fence["body"] for fence in FENCE.finditer(page.read_text()) if fence["language"] == "toml"]
+    assert shown
+    for body in shown:
+        (tmp_path / "mine.toml").write_text(body)
+        (own,) = set(tomllib.loads(body))
+        assert read_templates(tmp_path / "mine.toml").filled(own, {"dish": "ramen"}).prompt
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from schemas.moderation import Moderation, PublicFigures
 from schemas.request import Mode, Request
 from serve.admission.admission import Admission
 from serve.admission.offer import Decision, RefusedError
+from serve.admission.templating import with_prompts
 from serve.context import Context
 from serve.errors import AddressError
 from serve.keys import share_of
@@ -160,6 +161,7 @@ def submission_of(given: object, context: Context, key: ApiKey, body: Body | Non
     `body` is what the route accepts. None: any of the creates; the field `mode` says which, or the media imply it.
     Raises WireError with every issue.
     """
+    given = with_prompts(given, context.templates)
     if body is None:
         given, body = _create_of(given)
     limits = {"max_prompt_chars": context.config.limits.max_prompt_chars, "now": context.now()}

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from cluster.routing.decision_trace import DecisionTrace, Reason
 from cluster.routing.router import Choice
+from prompts.diagnosis import asked_of, diagnose
 from schemas.catalog import Variant
 from serve.admission.admission import Admission
 from serve.admission.offer import Decision, NoCapacityError
@@ -88,7 +89,28 @@ def _answer(context: Context, submission: Submission) -> dict[str, JsonValue]:
             issues += [one.as_json() for one in error.issues]
         return {**_refused(error.choice, str(error), now), "issues": issues, "alternatives": others}
     others = _alternatives(admission, submission, decision, now)
-    return {**shown(decision, admission.served[decision.offer.variant], now), "alternatives": others}
+    variant = admission.served[decision.offer.variant]
+    return {
+        **shown(decision, variant, now),
+        "promptText": submission.request.prompt,
+        "findings": _findings(submission, decision, variant),
+        "alternatives": others,
+    }
+
+
+def _findings(submission: Submission, decision: Decision, variant: Variant) -> list[JsonValue]:
+    """What looks like a mistake in the prompts, in the client's names."""
+    request = submission.request
+    found = diagnose(request.prompt, request.negative_prompt, asked_of(decision.group, variant), variant)
+    return [
+        {
+            "code": one.code,
+            "path": list(submission.names.get(one.field, one.field).split(".")),
+            "message": one.message,
+            "suggestion": one.suggestion,
+        }
+        for one in found
+    ]
 
 
 def shown(decision: Decision, variant: Variant, now: float) -> dict[str, JsonValue]:

@@ -8,6 +8,7 @@ from time import monotonic
 from fastapi import APIRouter, Depends, Request
 from pydantic import JsonValue
 
+from prompts.templates import PromptTemplate
 from schemas.catalog import Variant
 from schemas.clip import Status
 from schemas.inputs import Role
@@ -32,6 +33,12 @@ async def variants(request: Request) -> dict[str, JsonValue]:
     return {"variants": [_variant(variant) for variant in context.admission.served.variants.values()]}
 
 
+@router.get("/templates", summary="Prompt templates, with their slots")
+async def templates(request: Request) -> dict[str, JsonValue]:
+    context: Context = request.app.state.context
+    return {"templates": [_template(*named) for named in context.templates.templates.items()]}
+
+
 @router.get("/pools", summary="Load and health, as the dispatcher last saw them")
 async def pools(request: Request) -> dict[str, JsonValue]:
     context: Context = request.app.state.context
@@ -52,6 +59,21 @@ async def pools(request: Request) -> dict[str, JsonValue]:
             "dead": counts.dead,
         },
         "pools": [_pool(pool, waiting.get(pool.name, math.inf)) for pool in fleet.pools],
+    }
+
+
+def _template(name: str, template: PromptTemplate) -> JsonValue:
+    slots: dict[str, JsonValue] = {
+        slot: {**told.model_dump(mode="json"), "required": slot in template.required}
+        for slot, told in template.slots.items()
+    }
+    return {
+        "name": name,
+        "title": template.title,
+        "use": template.use,
+        "promptText": template.prompt,
+        "negativePrompt": template.negative_prompt,
+        "slots": slots,
     }
 
 

@@ -6,7 +6,7 @@ import { clock, el, percent, seconds, usd } from "./words.js";
 const $ = (id) => document.getElementById(id);
 const LIVE = new Set(["PENDING", "THROTTLED", "RUNNING"]);
 const PAGE = 12;
-const state = { variants: [], tasks: new Map(), cursor: null, skew_ms: 0, image: null, stream: null, open: false };
+const state = { variants: [], templates: [], tasks: new Map(), cursor: null, skew_ms: 0, image: null, stream: null, open: false };
 
 // --- Key and connection ------------------------------------------------------------------------------------------
 
@@ -31,7 +31,7 @@ async function connect() {
     $("key").removeAttribute("aria-invalid");
     notice("");
     fillVariants();
-    await Promise.all([loadTasks(), loadPools(), loadFailures()]);
+    await Promise.all([loadTasks(), loadPools(), loadFailures(), loadTemplates()]);
     listen();
     quoteSoon();
   } catch (error) {
@@ -84,12 +84,55 @@ function fillShapes() {
 }
 
 function createBody() {
-  const body = { model: $("variant").value, promptText: $("prompt").value.trim() };
+  const body = { model: $("variant").value };
+  if ($("template").value) Object.assign(body, { template: $("template").value, slots: filledSlots() });
+  else body.promptText = $("prompt").value.trim();
   if ($("ratio").value) body.ratio = $("ratio").value;
   if ($("duration").value) body.duration = Number($("duration").value);
   if ($("seed").value !== "") body.seed = Number($("seed").value);
   if (state.image) body.promptImage = state.image;
   return body;
+}
+
+// --- Prompt templates ----------------------------------------------------------------------------------------------
+
+async function loadTemplates() {
+  state.templates = (await api("GET", "/v1/templates")).templates;
+  const select = $("template"), before = select.value;
+  select.replaceChildren(el("option", { value: "" }, "none: write the prompt"),
+    ...state.templates.map(({ name, title }) => el("option", { value: name, title }, title ? `${name}: ${title}` : name)));
+  if (state.templates.some(({ name }) => name === before)) select.value = before;
+  $("template-field").hidden = !state.templates.length;
+}
+
+function pickTemplate() {
+  const chosen = state.templates.find(({ name }) => name === $("template").value);
+  $("prompt-field").hidden = Boolean(chosen);
+  $("prompt").required = !chosen;
+  $("slots").replaceChildren(...Object.entries(chosen?.slots ?? {}).map(([name, slot]) => {
+    const id = `slot-${name}`;
+    const field = slot.choices.length
+      ? el("select", { id, "data-slot": name }, ...(slot.default || slot.required ? [] : [el("option", { value: "" }, "–")]),
+          ...slot.choices.map((choice) => el("option", { value: choice }, choice)))
+      : el("input", { id, "data-slot": name, placeholder: slot.example || slot.default || "", maxlength: "1000" });
+    if (slot.required && !slot.choices.length) field.required = true;
+    if (slot.default) field.value = slot.default;
+    field.addEventListener("input", quoteSoon);
+    const label = el("label", { for: id, title: slot.description }, name.replaceAll("_", " "));
+    if (!slot.required) label.append(" ", el("span", { class: "optional" }, "optional"));
+    return el("div", { class: "slot" }, label, field);
+  }));
+  quoteSoon();
+}
+
+function filledSlots() {
+  return Object.fromEntries([...$("slots").querySelectorAll("[data-slot]")].filter((field) => field.value.trim()).map((field) => [field.dataset.slot, field.value.trim()]));
+}
+
+// Whether there is a prompt to quote: a template's required slots, or text.
+function hasPrompt() {
+  if (!$("template").value) return Boolean($("prompt").value.trim());
+  return [...$("slots").querySelectorAll("[required]")].every((field) => field.value.trim());
 }
 
 function showError(error) {
@@ -163,7 +206,7 @@ function quoteSoon() {
 async function quote() {
   quoting?.abort();
   if (!state.open) return;
-  if (!$("prompt").value.trim()) {
+  if (!hasPrompt()) {
     $("quote-body").hidden = true;
     $("quote-empty").hidden = false;
     $("quote").dataset.refused = "false";
@@ -196,6 +239,11 @@ function showQuote(said) {
   $("quote-eta").textContent = said.routed ? `in ${seconds(said.seconds)}` : "not now";
   $("quote-p90").textContent = said.routed ? `9 of 10 within ${seconds(said.secondsP90)}` : "";
   $("quote-sentence").replaceChildren(...(said.routed ? [el("strong", {}, said.variant), `: ${said.words}${said.measured ? "" : " (its times are estimated, not measured)"}`] : [said.words]));
+  $("quote-prompt").hidden = !$("template").value || !said.promptText;
+  $("quote-prompt").textContent = said.promptText || "";
+  const findings = said.findings ?? [];
+  $("quote-findings").hidden = !findings.length;
+  $("quote-findings").replaceChildren(...findings.map((one) => el("li", {}, el("strong", {}, one.message), `: ${one.suggestion}`)));
   $("quote-steps").replaceChildren(...said.explanation.map((line) => el("li", {}, line)));
   $("quote-alternatives").hidden = !said.alternatives.length;
   $("quote-alternatives").tBodies[0].replaceChildren(...said.alternatives.map((other) => el("tr", { class: other.chosen ? "taken" : "" },
@@ -416,6 +464,7 @@ $("key").addEventListener("change", () => { storeKey($("key").value); connect();
 for (const id of ["prompt", "seed"]) $(id).addEventListener("input", quoteSoon);
 for (const id of ["ratio", "duration"]) $(id).addEventListener("change", quoteSoon);
 $("variant").addEventListener("change", () => { fillShapes(); quoteSoon(); });
+$("template").addEventListener("change", pickTemplate);
 $("image").addEventListener("change", pickImage);
 $("image-clear").addEventListener("click", () => { $("image").value = ""; pickImage(); $("image").focus(); });
 $("compose").addEventListener("submit", submit);

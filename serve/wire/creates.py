@@ -162,6 +162,15 @@ class ContentModeration(Wire):
     )
 
 
+class Templated(Wire):
+    """A prompt by template. `serve.admission.templating` has put it in place before a body is read."""
+
+    template: Annotated[str | None, Field(max_length=200)] = Field(
+        default=None, description="makes promptText of slots (GET /v1/templates); instead of promptText"
+    )
+    slots: dict[str, str | float] | None = Field(default=None, description="values for the template's slots")
+
+
 class Own(Wire):
     """What Runway does not have: every field is optional."""
 
@@ -181,7 +190,7 @@ class Own(Wire):
     webhook_url: Annotated[str, Field(max_length=2000), AfterValidator(_webhook)] | None = None
 
 
-class Creates(Own):
+class Creates(Own, Templated):
     """What the creates have in common."""
 
     unsupported: ClassVar[dict[str, str]] = UNSUPPORTED
@@ -286,7 +295,7 @@ class VideoToVideo(Creates):
         return [NamedInput.of(Role.SOURCE, uri, (name,), strength=self.strength), *frames]
 
 
-class GenerateInput(Wire):
+class GenerateInput(Templated):
     """What is wanted, whichever model renders it."""
 
     unsupported: ClassVar[dict[str, str]] = {name: UNSUPPORTED[name] for name in ("referenceAudio",)}

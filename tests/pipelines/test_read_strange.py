@@ -226,7 +226,7 @@ def test_one_column_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_column_to_render_is_refused_with_the_fields(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no column prompt, image or video \(got 'caption'\); available: "):
+    with pytest.raises(ConfigError, match=r"no column prompt, template, image or video \(got 'caption'\); available: "):
         parquet(tmp_path / "m.parquet", {"caption": ["a"]})
 
 

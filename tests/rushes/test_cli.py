@@ -198,7 +198,8 @@ def test_prompts_that_the_embedded_model_has_no_word_of_are_told_of(tmp_path: Pa
     rows = ["a cat surfs at sunset", "a RED circle", "a neon city", ""]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps({"prompt": p, "variant": "shapes"}) + "\n" for p in rows))
     told = RUN.invoke(app, ["estimate", str(tmp_path / "m.jsonl")]).stdout
-    assert "2 prompts for 'shapes' with none of the words it was taught (circle, square" in told
+    assert "2 prompts for 'shapes' with none of the words that it was taught" in told
+    assert "use some of: circle, square" in told
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

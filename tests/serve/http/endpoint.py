@@ -14,6 +14,7 @@ from actors.moderator import open_moderator
 from cluster.scheduling import events
 from cluster.scheduling.memory import FixedMemory
 from cluster.scheduling.snapshot import PlanSnapshot
+from prompts.templates import read_templates
 from schemas.catalog import Catalog, load_catalog
 from schemas.clip import Clip, Status, Timings
 from schemas.config import read_config
@@ -177,6 +178,7 @@ def endpoint(
         admission=Admission(config, catalog, store, now),
         intake=intake or KeptIntake(),
         moderator=open_moderator(config.moderation.of_text, read_config()),
+        templates=read_templates(config.templates),
         secret=secret,
         now=now,
     )
