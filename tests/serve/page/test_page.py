@@ -208,6 +208,25 @@ def test_sizes_and_lengths_follow_the_model(browser: Chrome, served: Endpoint, f
     until(lambda: at(browser, "#quote").get_attribute("data-refused") == "false", "shapes is up")
 
 
+def test_a_template_is_filled_and_its_prompt_shown_with_what_looks_like_a_mistake(
+    browser: Chrome, served: Endpoint, fleet: Fleet, shots: Path
+) -> None:
+    enter(browser, served)
+    Select(until(lambda: at(browser, "#template"), "templates")).select_by_value("motion")
+    assert not at(browser, "#prompt").is_displayed()
+    at(browser, "#slot-subject").send_keys("a red circel")
+    Select(at(browser, "#slot-direction")).select_by_value("left")
+    until(lambda: "circle" in text(browser, "#quote-findings"), "a suggestion")
+    photograph(browser, shots / "template.png")
+    at(browser, "#slot-subject").clear()
+    at(browser, "#slot-subject").send_keys("a red circle")
+    until(lambda: text(browser, "#quote-prompt") == "a red circle moving left", "the prompt")
+    until(lambda: not at(browser, "#quote-findings").is_displayed(), "no findings")
+    at(browser, "#submit").click()
+    until(lambda: "a red circle moving left" in text(browser, "#tasks"), "the clip's card")
+    no_errors(browser, "401")
+
+
 def test_an_image_goes_in_as_the_first_frame(browser: Chrome, served: Endpoint, fleet: Fleet, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), (200, 40, 40)).save(tmp_path / "first.png")
     enter(browser, served)
