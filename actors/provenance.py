@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 from models.model import Frames
 from schemas.errors import ConfigError, RushesError, SigningError
+from schemas.finish import FinishStage, Operation
 from schemas.task import Group, Task
 from schemas.trust import CredentialsMode, TrustSettings, UnsignedRule
-from trust.claim import Claim, request_digest
+from trust.claim import Claim, Edit, request_digest
 from trust.credentials import (
     SIGNED_SUFFIXES,
     ClipSigning,
@@ -103,6 +104,7 @@ class ClaimInputs:
     inputs: Mapping[str, Any]
     made_at: str
     watermark: str | None = None
+    edits: tuple[Edit, ...] = ()
 
     def of(self, unsigned_sha256: str, development: bool) -> Claim:
         return Claim(
@@ -116,7 +118,16 @@ class ClaimInputs:
             made_at=self.made_at,
             development=development,
             watermark=self.watermark,
+            edits=self.edits,
         )
+
+
+def stage_edits(stage: FinishStage) -> tuple[Edit, ...]:
+    """What a finishing stage did, in C2PA's words."""
+    if stage.operation is Operation.INTERPOLATE:
+        return (Edit("c2pa.edited", stage.told, stage.digest),)
+    resized = Edit("c2pa.resized", stage.told, stage.digest)
+    return (resized, Edit("c2pa.cropped", stage.told, stage.digest)) if stage.fit == "crop" else (resized,)
 
 
 def open_provenance(settings: TrustSettings, state_dir: Path) -> Provenance:

@@ -9,17 +9,24 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
+from actors.decoder import read_frames
 from actors.encoder import EncoderSettings, encode, poster, read_metadata
-from actors.provenance import ClaimInputs, Provenance, Signature, signature_in
+from actors.provenance import ClaimInputs, Provenance, Signature, signature_in, stage_edits
 from actors.renderer import Rendered, TaskFailure
 from cluster.cost.quote import charge
+from models.finishing import Finishing
+from models.model import Frames, TaskMedia
 from schemas.catalog import Variant
 from schemas.clip import Clip, ClipFormat, Record, Status, Timings
-from schemas.errors import CancelledError, MediaError, ModerationRefusedError
+from schemas.errors import CancelledError, MediaError, ModerationRefusedError, ObjectMissingError
+from schemas.finish import chained
 from schemas.moderation import Moderation
 from schemas.task import Group, Task
 from storage import keys
@@ -33,6 +40,7 @@ class ClipNames(Protocol):
 
     def clip(self, variant: str, fingerprint: str, suffix: str) -> str: ...
     def poster(self, variant: str, fingerprint: str) -> str: ...
+    def stage(self, task: str, number: int, fingerprint: str) -> str: ...
 
 
 class Publisher:
@@ -52,6 +60,8 @@ class Publisher:
         provenance: Provenance = Provenance(),  # noqa: B008 (frozen)
         names: ClipNames = keys.BULK_NAMES,
         moderated_by: str = "",
+        finishing: Finishing = Finishing(),  # noqa: B008 (it keeps networks only)
+        recorded: Callable[[str], Record | None] = lambda fingerprint: None,
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -62,6 +72,8 @@ class Publisher:
         self._provenance = provenance
         self._names = names
         self._moderated_by = moderated_by
+        self._finishing = finishing
+        self._recorded = recorded
         self._clock = clock
         self._now = now
 
@@ -76,13 +88,120 @@ class Publisher:
     ) -> Record:
         """Store the clip (once, whoever else is storing it). Its record is returned, to be kept.
 
+        What is to be done to it is done here, stage by stage: each takes the clip before it as it is stored, and
+        stores its own. The records of those on the way are in `before`; all is billed to the task's own.
+
         `attempts` are those made before this process had the task; `load_s` is its share of loading the model. What
         is billed is all the time for which the task held the accelerators: its share of the call that made the clip,
         of calls that were lost, and of the load.
         """
+        before: list[Record] = []
+        finished_s = finished_usd = 0.0
+        if rendered.group.finish:
+            made = self._made(rendered, before, moderation)
+            rendered, finished_s, finished_usd = made
+        record = self._publish(rendered, queue_s, load_s, attempts, moderation, finished_s)
+        return record.model_copy(
+            update={
+                "before": tuple(before),
+                "billed_usd": record.billed_usd + finished_usd,
+                "billed_finish_usd": finished_usd,
+            }
+        )
+
+    def _made(self, rendered: Rendered, before: list[Record], moderation: Moderation) -> tuple[Rendered, float, float]:
+        """(The clip of the last stage, seconds, USD). Every clip on the way is stored, its record put into `before`."""
+        task, group = rendered.task, rendered.group
+        frames, number = rendered.frames, rendered.stage
+        seconds = usd = 0.0
+        if number is None:
+            number, frames = 0, self._kept_frames(rendered, 0, before, moderation)
+        while number < len(group.finish):
+            stage, started = group.finish[number], self._clock()
+            frames = self._finishing.apply(stage, frames, group.up_to(number).clip_fps)
+            took_s = self._clock() - started
+            seconds += took_s
+            usd += took_s * self._finishing.finisher(stage).price_usd_per_hour / 3600
+            number += 1
+            if number < len(group.finish):
+                frames = self._kept_frames(replace(rendered, frames=frames), number, before, moderation)
+        return replace(rendered, task=task, frames=frames), seconds, usd
+
+    def _kept_frames(self, rendered: Rendered, number: int, before: list[Record], moderation: Moderation) -> Frames:
+        """Store the clip after `number` stages; its frames as they are stored, so that whoever goes on from there
+        another time makes the same."""
+        task, group = self._step(rendered.task, rendered.group, number)
+        # Billed where it was made for.
+        own = replace(rendered, task=task, group=group, render_s=0.0, lost_s=0.0)
+        record = self._publish(own, 0.0, 0.0, 0, moderation, 0.0)
+        before.append(record)
+        frames = self._stored_frames(task, group)
+        if frames is None:
+            raise MediaError(f"{task.fingerprint}: the clip that was just stored cannot be read back")
+        return frames
+
+    def latest(self, task: Task, group: Group, media: TaskMedia = TaskMedia()) -> Rendered | None:  # noqa: B008
+        """The furthest clip on the way to a task's own that is stored whole; None where there is none.
+
+        Whole is: it can be decoded, is as long and large as it should be, was made of that very group by this variant,
+        and has the bytes that were recorded, where it was.
+        """
+        for number in reversed(range(len(group.finish))):
+            step = self._step(task, group, number)
+            key = self._names.clip(self._variant.name, step[0].fingerprint, ClipFormat(group.clip_format).suffix)
+            if self._store.head(key) is None:
+                continue
+            frames = self._stored_frames(*step)
+            if frames is None:  # it is made again, and nothing is stored over what is there
+                self._store.delete([key])
+            else:
+                return Rendered(
+                    task, group, frames, 0.0, ingredients=media.ingredients, moderation=media.moderation,
+                    stage=number,
+                )  # fmt: skip
+        return None
+
+    def _step(self, task: Task, group: Group, number: int) -> tuple[Task, Group]:
+        """The clip after `number` stages, as a task and a group of its own."""
+        fingerprint = chained(task.base, group.finish[:number])
+        name = self._names.stage(task.fingerprint, number, fingerprint)
+        return replace(task, fingerprint=name, base=task.base if number else ""), group.up_to(number)
+
+    def _stored_frames(self, task: Task, group: Group) -> Frames | None:
+        clip_format = ClipFormat(group.clip_format)
+        key = self._names.clip(self._variant.name, task.fingerprint, clip_format.suffix)
+        record = self._recorded(task.fingerprint)
+        shape = group.clip_shape
+        with tempfile.TemporaryDirectory(prefix=f"rushes-{task.fingerprint[:_SHORT_FINGERPRINT]}-") as folder:
+            path = Path(folder, f"clip.{clip_format.suffix}")
+            try:
+                inside = self._fetched(key, path)
+                made = (inside.get("fingerprint"), inside.get("variant"), inside.get("group"))
+                if made != (task.fingerprint, self._variant.name, _told(group)):
+                    return None
+                data = path.read_bytes()
+                recorded = record.clip.sha256 if record is not None and record.clip is not None else None
+                if recorded not in (None, hashlib.sha256(data).hexdigest()):
+                    return None
+                frames = np.stack([np.asarray(image) for image in read_frames(data, clip_format)])
+            except (MediaError, ObjectMissingError, ValueError):
+                return None
+        # Of an odd side the file holds its last row or column twice.
+        frames = frames[:, : shape.height, : shape.width]
+        return frames if frames.shape == (shape.frames, shape.height, shape.width, 3) else None
+
+    def _publish(
+        self,
+        rendered: Rendered,
+        queue_s: float,
+        load_s: float,
+        attempts: int,
+        moderation: Moderation,
+        finished_s: float,
+    ) -> Record:
         task, group = rendered.task, rendered.group
         clip_format = ClipFormat(group.clip_format)
-        timings = Timings(queue_s=queue_s, load_s=load_s, render_s=rendered.render_s)
+        timings = Timings(queue_s=queue_s, load_s=load_s, render_s=rendered.render_s, finish_s=finished_s)
         key = self._names.clip(self._variant.name, task.fingerprint, clip_format.suffix)
         poster_key = self._names.poster(self._variant.name, task.fingerprint)
         with tempfile.TemporaryDirectory(prefix=f"rushes-{task.fingerprint[:_SHORT_FINGERPRINT]}-") as folder:
@@ -90,7 +209,7 @@ class Publisher:
             started = self._clock()
             metadata = self._metadata(rendered, timings)
             frames, mark = self._provenance.marked(rendered.frames, task.fingerprint)
-            encode(frames, group.fps, clip_format, path, metadata, self._settings)
+            encode(frames, group.clip_fps, clip_format, path, metadata, self._settings)
             claim = self._claim(task, group, mark)
             image = self._provenance.signed_poster(poster(frames), claim, rendered.ingredients)
             signature = self._provenance.sign(path, claim, rendered.ingredients)
@@ -185,16 +304,17 @@ class Publisher:
         """The clip of a task, whose stored file `path` is a copy of."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        shape = group.clip_shape
         suffix = ClipFormat(group.clip_format).suffix
         return Clip(
             uri=self._store.uri(self._names.clip(self._variant.name, task.fingerprint, suffix)),
             poster_uri=self._store.uri(self._names.poster(self._variant.name, task.fingerprint)),
             sha256=digest,
             clip_bytes=path.stat().st_size,
-            width=group.width,
-            height=group.height,
-            frames=group.frames,
-            fps=group.fps,
+            width=shape.width,
+            height=shape.height,
+            frames=shape.frames,
+            fps=group.clip_fps,
             unsigned_sha256=signature.unsigned_sha256,
             signed_by=signature.signed_by,
         )
@@ -210,7 +330,7 @@ class Publisher:
 
     def _metadata(self, rendered: Rendered, timings: Timings) -> dict[str, Any]:
         """What goes into the file: enough to render it again."""
-        times = timings.model_dump(include={"queue_s", "load_s", "render_s"})
+        times = timings.model_dump(include={"queue_s", "load_s", "render_s", "finish_s"})
         return {"made_by": "rushes", **self._inputs(rendered.task, rendered.group), "timings": times}
 
     def _inputs(self, task: Task, group: Group) -> dict[str, Any]:
@@ -226,12 +346,18 @@ class Publisher:
             "variant": self._variant.name,
             "weights": self._variant.weights,
             "revision": self._revision,
-            "group": group.model_dump(mode="json", exclude={"variant"}),
+            "group": _told(group),
         }
 
     def _claim(self, task: Task, group: Group, mark: str | None) -> ClaimInputs:
         inputs = self._inputs(task, group)
-        return ClaimInputs(task, group, self._variant.weights, self._revision, inputs, self._instant(), mark)
+        edits = tuple(edit for stage in group.finish for edit in stage_edits(stage))
+        return ClaimInputs(task, group, self._variant.weights, self._revision, inputs, self._instant(), mark, edits)
 
     def _instant(self) -> str:
         return self._now().astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def _told(group: Group) -> dict[str, Any]:
+    """A group as a file tells of it. Clips to which nothing is done say nothing of that."""
+    return group.model_dump(mode="json", exclude={"variant"} if group.finish else {"variant", "finish"})

@@ -7,7 +7,7 @@ which tasks have cost a process already.
 import logging
 import queue
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,12 +29,14 @@ from actors.renderer import Renderer, TaskFailure
 from actors.weights import StoredWeights
 from actors.work import BatchEnd, ItemEnd, ItemProgress, WorkBatch, WorkItem
 from actors.worker import Worker, WorkerSettings
+from models.finishing import Finishing
 from models.loader import load
 from models.model import Cancelled, Frames, Model, OnStep, PromptCounts, TaskMedia
 from schemas.catalog import Variant
 from schemas.clip import Record, Status
 from schemas.config import Config
 from schemas.errors import PermanentError, QuarantinedError, RushesError, VariantLoadError, is_transient
+from schemas.finish import FLOOR, Finisher
 from schemas.moderation import ModerationSettings
 from schemas.task import Group, RenderBatch
 from schemas.trust import TrustSettings
@@ -60,6 +62,7 @@ class StageSpec:
     trust: TrustSettings
     audit: RunAudit
     moderation: ModerationSettings = field(default_factory=ModerationSettings)
+    finishers: Mapping[str, Finisher] = field(default_factory=lambda: FLOOR)
     # The digest of it, as the driver has worked it out.
     moderated_by: str = ""
     # What stands between the model and its callers: nothing in production, scripted faults in tests.
@@ -83,7 +86,13 @@ class RenderStage:
         ledger = Ledger(self._store)
         provenance = open_provenance(spec.trust, spec.config.state_dir)
         publisher = Publisher(
-            self._store, spec.variant, model.revision, provenance=provenance, moderated_by=spec.moderated_by
+            self._store,
+            spec.variant,
+            model.revision,
+            provenance=provenance,
+            moderated_by=spec.moderated_by,
+            finishing=Finishing(spec.finishers, _device(spec)),
+            recorded=ledger.get,
         )
         media = ConfinedMediaReader(
             MediaSource(spec.config), spec.config.media_timeout_s, ingredients=provenance.has_ingredients
@@ -135,6 +144,10 @@ class RenderStage:
         if held is None or held[0] != key:
             held = self._part = key, BatchPart(self._store.get(key))
         return held[1]
+
+
+def _device(spec: StageSpec) -> str:
+    return "cuda" if spec.variant.needs.gpus and spec.device != "cpu" else "cpu"
 
 
 def _loaded(spec: StageSpec, monitor: Any) -> Model:
@@ -281,7 +294,7 @@ class _RunLink:
                 # it does not tell.
                 run, tasks = self._spec.audit, (ended.item.task for ended in end.ends)
                 self._trail.tell([task_ended(*pair, run, time()) for pair in zip(tasks, records, strict=True)])
-                self._ledger.write_many(records)
+                self._ledger.write_many([*records, *(one for record in records for one in record.before)])
         except Exception as error:
             work.stop(error)
             return

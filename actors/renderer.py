@@ -37,6 +37,8 @@ class Rendered:
     ingredients: tuple[bytes, ...] = field(default=(), repr=False)
     # What was found of its input.
     moderation: Moderation = field(default_factory=Moderation)
+    # Its frames are those of the stored clip after so many finishing stages; None: as the model rendered them.
+    stage: int | None = None
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from actors.publisher import Publisher
 from actors.renderer import Rendered, Renderer, TaskFailure
 from actors.stopwatch import Stopwatch
 from actors.work import BatchEnd, I, ItemEnd, ItemProgress, Stage, WorkBatch
-from models.model import TaskMedia
+from models.model import OnStep, TaskMedia
 from schemas.clip import Record
 from schemas.errors import ModerationRefusedError, QuarantinedError, RushesError
-from schemas.task import Group
+from schemas.task import Group, RenderBatch, Task
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Worker(Generic[I]):
         self._permits = threading.Semaphore(1)
         self._ready: queue.SimpleQueue[_Ready[I] | None] = queue.SimpleQueue()
         self._publishing = ThreadPoolExecutor(1, thread_name_prefix="publish")
-        self._unpublished: deque[Future[None]] = deque()
+        self._unpublished: deque[tuple[Future[None], frozenset[str]]] = deque()  # with the clips below finished ones
         self._unbilled_load_s = settings.load_s
         self._reading_s = 0.0
         self._failure: BaseException | None = None
@@ -268,7 +268,7 @@ class Worker(Generic[I]):
             ask()
         if ready.found:
             end = BatchEnd(ready.batch.group, ready.found, found=True)
-            self._unpublished.append(self._publishing.submit(self._tell, end))
+            self._unpublished.append((self._publishing.submit(self._tell, end), frozenset()))
         for part in ready.parts():
             alone = part.is_suspect
             if alone:
@@ -299,11 +299,34 @@ class Worker(Generic[I]):
                     self._set(batch.items, share=done / max(1, total))
                     on_share(done, total, self._clock() - started)
 
-                outcomes = self._renderer.render(work, on_step, self._unwanted, media=part.media)
+                outcomes = self._rendered(part, on_step)
             busy_s = self._clock() - started
             self._link.rendered(batch)
         self._set(batch.items, stage=Stage.ENCODING)
-        self._unpublished.append(self._publishing.submit(self._publish, batch, outcomes, started_at, busy_s))
+        publishing = self._publishing.submit(self._publish, batch, outcomes, started_at, busy_s)
+        self._unpublished.append((publishing, _bases(batch)))
+
+    def _rendered(self, part: _Ready[I], on_step: OnStep) -> list[Rendered | TaskFailure]:
+        """The batch's outcomes. Tasks of which a clip on the way is stored go on from there, and are not rendered."""
+        work = part.batch.work
+        if not work.group.finish:
+            return self._renderer.render(work, on_step, self._unwanted, media=part.media)
+        if any(bases & _bases(part.batch) for _, bases in self._unpublished):
+            self._wait_for_published()
+        done: dict[str, Rendered | TaskFailure] = {}
+        left: list[tuple[Task, TaskMedia | RushesError]] = []
+        for task, media in zip(work.tasks, part.media, strict=True):
+            kept = self._publisher.latest(task, work.group, media) if isinstance(media, TaskMedia) else None
+            if kept is None:
+                left.append((task, media))
+            else:
+                done[task.fingerprint] = kept
+        if left:
+            rest = RenderBatch(work.group, tuple(task for task, _ in left))
+            media_left = [media for _, media in left]
+            for outcome in self._renderer.render(rest, on_step, self._unwanted, media=media_left):
+                done[outcome.task.fingerprint] = outcome
+        return [done[task.fingerprint] for task in work.tasks]
 
     def _set(self, items: Sequence[I], *, stage: Stage | None = None, share: float | None = None) -> None:
         with self._lock:
@@ -320,7 +343,7 @@ class Worker(Generic[I]):
     def _wait_for_published(self, most: int = 0) -> None:
         """Until no more than so many batches are being published."""
         while len(self._unpublished) > most:
-            self._unpublished.popleft().result()
+            self._unpublished.popleft()[0].result()
 
     # -- publishing ----------------------------------------------------------------------------------------------
 
@@ -329,7 +352,9 @@ class Worker(Generic[I]):
     ) -> None:
         load_s, self._unbilled_load_s = self._unbilled_load_s, 0.0
         load_share_s = load_s / len(outcomes)
-        one_call = all(isinstance(outcome, Rendered) and outcome.attempts == 1 for outcome in outcomes)
+        one_call = all(
+            isinstance(outcome, Rendered) and outcome.attempts == 1 and outcome.stage is None for outcome in outcomes
+        )
         ends = tuple(
             ItemEnd(item, self._published(item, outcome, started_at, load_share_s))
             for item, outcome in zip(batch.items, outcomes, strict=True)
@@ -383,3 +408,8 @@ class Worker(Generic[I]):
                     held = self._held.get(item.task.fingerprint)
                     if held is not None and held.item is item:
                         held.unwanted = True
+
+
+def _bases(batch: WorkBatch[I]) -> frozenset[str]:
+    """The clips as they are rendered, by fingerprint."""
+    return frozenset(item.task.base or item.task.fingerprint for item in batch.items)

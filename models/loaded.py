@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from models.adapters import Adapters
 from models.families import CallForm, arguments
 from models.model import Cancelled, Frames, OnStep, PromptCounts, TaskMedia
 from models.prompt_cache import PromptCache
@@ -64,6 +65,7 @@ class LoadedModel:
     pipes: Mapping[Mode, Any] = field(repr=False)
     forms: Mapping[Mode, CallForm] = field(repr=False)
     prompts: PromptCache = field(repr=False)
+    adapters: Adapters = field(repr=False)
     _schedulers: dict[tuple[Mode, str | None], Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -130,7 +132,8 @@ class LoadedModel:
         try:
             check()
             with (
-                self.prompts.attached(pipe),
+                self.adapters.acting(pipe, batch.group.loras) as on_text,
+                self.prompts.attached(pipe, on_text),
                 _watched(pipe, on_step, check),
                 torch.random.fork_rng(devices=self._random_devices()),
             ):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.adapters import Adapters
 from models.components import CHECKPOINT_FILES, index_of, is_hotshot, left_out, ready
 from models.conditions import check_weights
 from models.families import call_form, check_modes
@@ -99,6 +100,10 @@ def _load(
         **left_out(first, weights.folder) | motion_adapter(motion, dtype),
     )
     _add_loras(variant, pipe, weights_of)
+
+    def brought(source: str) -> tuple[Path, str]:
+        return _lora_file(variant, Adapter(source=source), weights_of)
+
     if variant.scheduler is not None or variant.scheduler_options:
         pipe.scheduler = swapped(variant, pipe.scheduler, variant.scheduler, variant.scheduler_options)
     notes.extend(apply_speed(variant, pipe, chosen))
@@ -115,6 +120,7 @@ def _load(
         notes=tuple(dict.fromkeys(notes)),
         pipes=pipes,
         forms=forms,
+        adapters=Adapters(variant.loras, brought),
         prompts=prompt_cache(variant, weights.revision, chosen, memory_bytes=prompt_bytes, store=embeddings),
     )
 

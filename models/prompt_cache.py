@@ -93,12 +93,14 @@ class PromptCache:
             return self._counts
 
     @contextmanager
-    def attached(self, pipe: Any) -> Iterator[None]:
-        """Inside, `pipe` encodes through the cache. One pipe at a time."""
+    def attached(self, pipe: Any, adapters: str = "") -> Iterator[None]:
+        """Inside, `pipe` encodes through the cache. One pipe at a time. `adapters` are what acts on its text encoders
+        beside what `identity` says."""
         names = methods_of(type(pipe))
         shares = self.store is not None and _parameters(pipe) >= self.large_parameters
         for name in names:
-            setattr(pipe, name, self._stand_in(getattr(pipe, name), f"{type(pipe).__name__}.{name}", pipe, shares))
+            told = f"{type(pipe).__name__}.{name}{adapters}"
+            setattr(pipe, name, self._stand_in(getattr(pipe, name), told, pipe, shares))
         try:
             yield
         finally:

@@ -42,7 +42,7 @@ def keep(cache: Path, variant: Variant, calibration: Calibration) -> Path:
 def calibrated(catalog: Catalog, cache: Path) -> Catalog:
     """The catalog with every calibration that is kept in `cache`. An unreadable one is passed over."""
     variants = {name: _with(variant, _path(cache, variant)) for name, variant in catalog.variants.items()}
-    return Catalog(variants=variants)
+    return Catalog(variants=variants, finishers=catalog.finishers)
 
 
 def learnt(catalog: Catalog, cache: Path) -> Catalog:
@@ -57,7 +57,7 @@ def learnt(catalog: Catalog, cache: Path) -> Catalog:
         # A profile is of one accelerator and scaled to the others: take the one that most is known of.
         cost, curve = history.profile(name, max(sorted(places), key=lambda where: places[where]))
         variants[name] = variants[name].model_copy(update={"cost": cost, "batch_curve": curve})
-    return Catalog(variants=variants)
+    return Catalog(variants=variants, finishers=catalog.finishers)
 
 
 def learn(cache: Path, catalog: Catalog, accelerator: str, groups: Sequence[GroupQuote], results: pa.Table) -> None:
@@ -68,7 +68,8 @@ def learn(cache: Path, catalog: Catalog, accelerator: str, groups: Sequence[Grou
     planned: dict[tuple[str, int, int, int], list[GroupQuote]] = defaultdict(list)
     for quote in groups:
         group = quote.group
-        planned[group.variant, group.width, group.height, group.frames].append(quote)
+        shape = group.clip_shape
+        planned[group.variant, shape.width, shape.height, shape.frames].append(quote)
     calls: dict[tuple[str, int, int, int], list[float]] = defaultdict(list)
     columns = ("status", "variant", "width", "height", "frames", "render_s")
     for row in zip(*(results.column(name).to_pylist() for name in columns), strict=True):

@@ -51,7 +51,7 @@ class LocalIndex:
 
     def __init__(self, source: IndexSource) -> None:
         self._index = source.read()
-        self._contents = VariantContents(source.catalog.variants, source.cache)
+        self._contents = VariantContents(source.catalog.variants, source.cache, source.catalog.finishers)
         self.claim, self.recorded = self._index.claim, self._index.recorded
         self.sha256, self.revoke = self._index.sha256, self._index.revoke
         self.content = self._contents.content

@@ -29,10 +29,13 @@ ROW_SCHEMA = pa.schema(
         ("frames", pa.int32()),
         ("fps", pa.float64()),
         ("seed", pa.int64()),
+        ("sample", pa.int32()),
         ("prompt", pa.string()),
         ("inputs", pa.string()),
+        ("finish", pa.string()),
         ("quoted_gpu_s", pa.float64()),
         ("quoted_usd", pa.float64()),
+        ("quoted_finish_usd", pa.float64()),
         ("reject", pa.string()),
         ("reject_code", pa.string()),
         ("text_moderation", pa.string()),
@@ -54,15 +57,16 @@ def task_array(planned: Planned, members: npt.NDArray[np.int64]) -> pa.StructArr
             taken(planned.column("negative_prompt"), pa.string(), ""),
             taken(planned.seeds, pa.int64()),
             taken(planned.media, pa.list_(pa.string())),
+            taken(planned.bases, pa.string()),
         ],
         fields=list(TASK_TYPE),
     )
 
 
-def row_table(planned: Planned, quotes: Sequence[tuple[float, float]]) -> pa.Table:
+def row_table(planned: Planned, quotes: Sequence[tuple[float, float, float]]) -> pa.Table:
     """Every row of a chunk as ROW_SCHEMA, sorted by fingerprint; `row` counts from the
-    chunk's first. `quotes[g]` is (GPU-seconds, USD) of a task of
-    group g."""
+    chunk's first. `quotes[g]` is (GPU-seconds, USD, USD of that for finishing) of
+    a task of group g."""
     count = len(planned.rows)
     group_of = pa.array([g if g >= 0 else None for g in planned.group_of], type=pa.int32())
 
@@ -85,15 +89,18 @@ def row_table(planned: Planned, quotes: Sequence[tuple[float, float]]) -> pa.Tab
             pa.array(planned.ids, type=pa.string()),
             by_group([g.variant for g in groups], pa.string()),
             by_group([g.mode.value for g in groups], pa.string()),
-            by_group([g.width for g in groups], pa.int32()),
-            by_group([g.height for g in groups], pa.int32()),
-            by_group([g.frames for g in groups], pa.int32()),
-            by_group([g.fps for g in groups], pa.float64()),
+            by_group([g.clip_shape.width for g in groups], pa.int32()),
+            by_group([g.clip_shape.height for g in groups], pa.int32()),
+            by_group([g.clip_shape.frames for g in groups], pa.int32()),
+            by_group([g.clip_fps for g in groups], pa.float64()),
             pa.array([None if s < 0 else s for s in planned.seeds], type=pa.int64()),
+            pa.array(planned.rows.samples or [0] * count, type=pa.int32()),
             pa.array([p if isinstance(p, str) else None for p in planned.column("prompt")], type=pa.string()),
             pa.array([_told_inputs(planned, i) for i in range(count)], type=pa.string()),
+            by_group([json.dumps([s.told for s in g.finish]) if g.finish else None for g in groups], pa.string()),
             by_group([q[0] for q in quotes], pa.float64()),
             by_group([q[1] for q in quotes], pa.float64()),
+            by_group([q[2] for q in quotes], pa.float64()),
             pa.array([rejected.get(i) for i in range(count)], type=pa.string()),
             pa.array([codes.get(i) for i in range(count)], type=pa.string()),
             pa.array([findings_json(found) for found in planned.moderation], type=pa.string()),

@@ -15,17 +15,18 @@ from pipelines.content import clean_content, metadata_json, row_inputs, shown
 from pipelines.row_media import RowMedia
 from pipelines.row_templates import fill_templates
 from pipelines.rows import Rows
-from pipelines.variant_content import mixed
+from pipelines.variant_content import finisher_content, lora_content, mixed
 from prompts.templates import Templates
 from schemas.catalog import Catalog
 from schemas.clip import ClipFormat
 from schemas.errors import InvalidRequestError, Issue
+from schemas.finish import FinishStage, FitMode, chained
 from schemas.inputs import GivenInput, InputSpec
 from schemas.moderation import Moderation
 from schemas.motion import MOTION_FIELDS, motion_issue
 from schemas.request import CONTENT_FIELDS, MAX_PROMPT_CHARS, MAX_SEED, SETTINGS_FIELDS, Mode, Settings
 from schemas.resolve import Rank, resolve
-from schemas.task import Group, derived_seed
+from schemas.task import Group, derived_seed, sample_seed
 
 _LOST = "\ufffd"
 _FAST_ID_CHARS = 512
@@ -54,6 +55,7 @@ class Planned:
     ids: list[str] = field(default_factory=list)
     group_of: list[int] = field(default_factory=list)
     fingerprints: list[str] = field(default_factory=list)
+    bases: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     media: list[tuple[str, ...]] = field(default_factory=list)
     identities: list[tuple[str, ...]] = field(default_factory=list)
@@ -77,6 +79,8 @@ class PlanRules:
     may_run: Callable[[Any], bool]
     variant: str | None = None
     snap: bool = False
+    fit_sizes: FitMode | None = None
+    loras: tuple[str, ...] | None = None
     clip_format: ClipFormat = ClipFormat.MP4
     media: RowMedia = field(default_factory=RowMedia)
     content: Callable[[str], str] | None = None
@@ -88,6 +92,7 @@ class PlanRules:
 
 def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
     """Validate and resolve every row of a chunk. Never raises for a row: what is wrong with it becomes a reject."""
+    rows = rows.spread()
     planned = Planned(rows)
     count = len(rows)
     if count == 0:
@@ -169,6 +174,8 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
         group = planned.groups[group_index]
         if seed is None:
             seed = derived_seed(row_id, prompt, negative, identities)
+        if rows.samples:
+            seed = sample_seed(seed, rows.samples[position])
         planned.ids.append(row_id if row_id is not None else f"{line:07d}")
         planned.group_of.append(group_index)
         planned.seeds.append(seed)
@@ -176,7 +183,9 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
         planned.identities.append(identities)
         planned.priorities.append(priority or 0)
         planned.metadata.append(metadata)
-        planned.fingerprints.append(group.fingerprint(prompt, negative, seed, identities))
+        base = group.base_fingerprint(prompt, negative, seed, identities)
+        planned.bases.append(base if group.finish else "")
+        planned.fingerprints.append(chained(base, group.finish))
     return planned
 
 
@@ -218,6 +227,8 @@ def _resolve_once(
             rank=rules.rank,
             may_run=rules.may_run,
             snap=rules.snap,
+            fit_sizes=rules.fit_sizes,
+            loras=rules.loras,
             clip_format=rules.clip_format,
         )
     except ValidationError as error:
@@ -226,11 +237,20 @@ def _resolve_once(
         return -1, error.issues
     if rules.content is not None:
         digest = mixed(group.variant_digest, rules.content(group.variant))
-        group = group.model_copy(update={"variant_digest": digest})
+        finish = tuple(_with_content(stage, rules) for stage in group.finish)
+        loras = tuple(one.model_copy(update={"digest": rules.content(lora_content(one.source))}) for one in group.loras)
+        group = group.model_copy(update={"variant_digest": digest, "finish": finish, "loras": loras})
     index = index_of.setdefault(group.key + group.variant, len(planned.groups))
     if index == len(planned.groups):
         planned.groups.append(group)
     return index, ()
+
+
+def _with_content(stage: FinishStage, rules: PlanRules) -> FinishStage:
+    if rules.content is None or rules.catalog.finishers[stage.by].weights is None:
+        return stage
+    content = rules.content(finisher_content(stage.by))
+    return stage.model_copy(update={"digest": mixed(stage.digest, content)})
 
 
 def _addresses(rows: Rows) -> Iterator[Any]:
@@ -280,6 +300,7 @@ def _reject(planned: Planned, position: int, line: int, row_id: str | None, issu
     planned.priorities.append(0)
     planned.metadata.append(_metadata_or_none(planned, position))
     planned.fingerprints.append("")
+    planned.bases.append("")
 
 
 def _metadata_or_none(planned: Planned, position: int) -> str | None:

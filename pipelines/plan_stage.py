@@ -18,6 +18,7 @@ from pipelines.rows import most_unknown
 from prompts.diagnosis import asked_of, diagnose
 from schemas.catalog import Variant
 from schemas.clip import Record, Status
+from schemas.finish import finish_s
 from schemas.run import RunOptions
 from schemas.task import Group
 from storage import keys
@@ -53,6 +54,9 @@ class GroupCount:
     gpu_s: float
     usd: float
     span: Span | None
+    # Of `usd`, what is done to the clips afterwards; and its seconds, which hold no accelerator.
+    finish_usd: float = 0.0
+    finish_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class ChunkPlan:
     lost: int = 0
     diagnosed: tuple[FoundInPrompts, ...] = ()
     unknown: tuple[tuple[str, int], ...] = ()
+    # Rows of the manifest: fewer than `rows` where some have several samples.
+    read: int = 0
 
 
 class Index(Protocol):
@@ -144,7 +150,8 @@ class PlanStage:
             write_rejects(store, self._run_id, chunk.index, planned)
         return ChunkPlan(
             chunk=chunk.index,
-            rows=len(rows),
+            rows=len(planned.rows),
+            read=len(rows),
             done=int(np.count_nonzero(verdict == DONE)),
             duplicates=int(np.count_nonzero(verdict == DUPLICATE)),
             rejected=len(planned.rejects),
@@ -219,13 +226,17 @@ class PlanStage:
 
     def _write_batches(
         self, chunk: Chunk, planned: Planned, fresh: np.ndarray[Any, Any], store: ObjectStore | None
-    ) -> tuple[list[GroupCount], list[tuple[float, float]]]:
+    ) -> tuple[list[GroupCount], list[tuple[float, float, float]]]:
         """Cut every group's new tasks into batches; returns counts by group and each group's quote a task."""
         group_of = np.asarray(planned.group_of, dtype=np.int64)[fresh]
         priority = np.asarray(planned.priorities, dtype=np.int64)[fresh]
         order = np.lexsort((fresh, -priority, group_of))
         bounds = np.searchsorted(group_of[order], np.arange(len(planned.groups) + 1))
-        quotes = [self._quote(group, None)[:2] for group in planned.groups]
+        quotes: list[tuple[float, float, float]] = []
+        for group in planned.groups:
+            gpu_s, usd, _ = self._quote(group, None)
+            _, finish_usd = finish_s(group.finish, self._rules.catalog.finishers)
+            quotes.append((gpu_s, usd + finish_usd, finish_usd))
         counts: list[GroupCount] = []
         writers: dict[str, BatchPartWriter] = {}
         for number, group in enumerate(planned.groups):
@@ -240,8 +251,11 @@ class PlanStage:
                 writer = writers.setdefault(group.variant, BatchPartWriter())
                 start, stop = writer.add(group, task_array(planned, members), cuts)
                 span = Span(self._part(chunk, group.variant), start, stop, size, batch_s)
+            own_s, own_usd = finish_s(group.finish, self._rules.catalog.finishers)
+            tasks = len(members)
+            all_usd = (usd + own_usd) * tasks
             counts.append(
-                GroupCount(group, len(members), len(cuts), size, gpu_s * len(members), usd * len(members), span)
+                GroupCount(group, tasks, len(cuts), size, gpu_s * tasks, all_usd, span, own_usd * tasks, own_s * tasks)
             )
         for variant, writer in writers.items():
             assert store is not None
@@ -252,7 +266,7 @@ class PlanStage:
         return keys.plan(self._plan_id, f"batches-{chunk.index:05d}-{variant}.parquet")
 
     def _quote(self, group: Group, tasks: int | None) -> tuple[float, float, int]:
-        """(accelerator-seconds a task, USD a task, batch size) of a group."""
+        """(accelerator-seconds a task, USD for them, batch size) of a group, without what is done to its clips."""
         variant = self._rules.catalog[group.variant]
         accelerator = quoted_on(variant, self._accelerator, self._device)
         shape = call_shape(variant, group)

@@ -71,6 +71,8 @@ def plan_run(
         may_run=partial(can_run, topology, options.device),
         variant=options.variant,
         snap=options.snap,
+        fit_sizes=options.fit,
+        loras=options.loras,
         clip_format=options.clip_format,
         media=RowMedia(config, out),
         max_batch=options.max_concurrent,
@@ -120,7 +122,7 @@ def _planned(stage: PlanStage, chunks: list[Chunk], limit: int | None, in_proces
         if left == 0:
             return
         for plan in streamed(stage, [(chunk, left) for chunk in wave]):
-            left = None if left is None else left - plan.rows
+            left = None if left is None else left - plan.read
             yield plan
 
 

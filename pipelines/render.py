@@ -123,8 +123,9 @@ def _dataset(
             options.trust,
             audit,
             options.moderation,
-            digest,
-            wrap,
+            moderated_by=digest,
+            finishers=catalog.finishers,
+            wrap=wrap,
         )
         branches.append(
             ray.data.from_items(items, override_num_blocks=len(items)).map_batches(

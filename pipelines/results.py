@@ -27,6 +27,7 @@ _ROWS_A_PART = 200_000
 _REASONS, _REASONS_A_PART, _REASON_CHARS = 5, 1000, 160
 # Of a finding: "violence 0.97 by words".
 _SCORE = re.compile(r" \d\.\d\d(?= by )")
+_BILLED = ("billed_gpu_s", "billed_usd", "billed_finish_usd")
 _NOT_DONE = "the run ended before this task was rendered"
 _INTERRUPTED = "the run was interrupted before this task was rendered; the same command renders it"
 
@@ -93,9 +94,9 @@ def join(rows: pa.Table, records: pa.Table, run_id: str, interrupted: bool = Fal
     )
     columns["failure_code"] = pc.coalesce(joined.column("reject_code"), joined.column("failure_code"))
     columns["moderation"] = _both(joined.column("text_moderation"), joined.column("moderation"))
-    for name in ("queue_s", "load_s", "render_s", "encode_s", "store_s", "billed_gpu_s", "billed_usd"):
+    for name in ("queue_s", "load_s", "render_s", "finish_s", "encode_s", "store_s", *_BILLED):
         columns[name] = pc.if_else(twin, 0.0, pc.fill_null(joined.column(name), 0.0))
-    for name in ("quoted_gpu_s", "quoted_usd"):
+    for name in ("quoted_gpu_s", "quoted_usd", "quoted_finish_usd"):
         columns[name] = pc.if_else(twin, 0.0, pc.fill_null(joined.column(name), 0.0))
     columns["attempts"] = pc.fill_null(joined.column("attempts"), 0)
     arrays = [
@@ -169,6 +170,7 @@ def _counts(table: pa.Table) -> dict[str, float]:
         "quoted_gpu_s": pc.sum(table.column("quoted_gpu_s")).as_py() or 0.0,
         "quoted_usd": pc.sum(table.column("quoted_usd")).as_py() or 0.0,
         "billed_usd": pc.sum(table.column("billed_usd")).as_py() or 0.0,
+        "billed_finish_usd": pc.sum(table.column("billed_finish_usd")).as_py() or 0.0,
     }
 
 

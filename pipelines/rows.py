@@ -10,13 +10,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate, chain
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from schemas.errors import Issue
+from schemas.finish import read_steps
+from schemas.loras import Lora, read_loras
 from schemas.motion import MOTION_FIELDS
-from schemas.request import Request
+from schemas.request import MAX_SAMPLES, Request
 
 # A prompt by template: made before anything else looks at the row (`pipelines.row_templates`).
 TEMPLATE_FIELDS = ("template", "slots")
@@ -86,6 +90,8 @@ class Rows:
     broken: list[tuple[int, str, str]] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
     blank: int = 0
+    # Of rows of several samples, which of them each is; empty while they are as they were read.
+    samples: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -95,6 +101,35 @@ class Rows:
         self.lines = self.lines[:most]
         self.columns = {name: values[:most] for name, values in self.columns.items()}
         self.broken = [b for b in self.broken if b[0] < most]
+
+    def spread(self) -> "Rows":
+        """These rows with as many in the place of each as it has samples. What is no number of samples breaks its
+        row."""
+        given = self.columns.get("samples")
+        if given is None or self.samples:
+            return self
+        broken = list(self.broken)
+        counts: list[int] = []
+        for position, value in enumerate(given):
+            count = _samples(value)
+            if count is None:
+                told = f"must be a whole number from 1 to {MAX_SAMPLES} (got {repr(value)[:60]})"
+                broken.append((position, "samples", told))
+            counts.append(count or 1)
+        for position, _, _ in self.broken:
+            counts[position] = 1
+        of = [position for position, count in enumerate(counts) for _ in range(count)]
+        starts = [0, *accumulate(counts)]
+        columns = {name: [values[at] for at in of] for name, values in self.columns.items() if name != "samples"}
+        return Rows(
+            self.uri,
+            [self.lines[at] for at in of],
+            columns,
+            [(starts[position], path, reason) for position, path, reason in broken],
+            self.unknown,
+            self.blank,
+            [sample for count in counts for sample in range(count)],
+        )
 
     def fill(self, parsed: list[dict[str, Any]]) -> None:
         """Take the values of `parsed`, one dictionary a line of `lines`, by the names that the manifest gives them."""
@@ -128,6 +163,10 @@ class Rows:
             self.columns[name] = [self._motion(i, name, v) for i, v in enumerate(self.columns[name])]
         if "slots" in self.columns:
             self.columns["slots"] = [self._json("slots", i, v) for i, v in enumerate(self.columns["slots"])]
+        if "finish" in self.columns:
+            self.columns["finish"] = [self._listed(i, v, "finish") for i, v in enumerate(self.columns["finish"])]
+        if "loras" in self.columns:
+            self.columns["loras"] = [self._listed(i, v, "loras") for i, v in enumerate(self.columns["loras"])]
         if "metadata" in self.columns:
             self.columns["metadata"] = [json_or_text(v) if isinstance(v, str) else v for v in self.columns["metadata"]]
 
@@ -167,6 +206,28 @@ class Rows:
         except (ValueError, UnicodeError) as error:
             self.broken.append((position, field, f"not JSON: {str(error)[:120]}"))
             return None
+
+    def _listed(self, position: int, value: Any, name: str) -> Any:
+        """Steps or LoRAs, read here: rows with the same ones then share their settings."""
+        if isinstance(value, str):
+            try:
+                value = from_json(value) if value.strip() else None
+            except (ValueError, UnicodeEncodeError) as error:
+                self.broken.append((position, name, f"not JSON: {error}"))
+                return None
+        if value is None or value == []:
+            return None
+        found: tuple[Any, ...]
+        issues: tuple[Issue, ...]
+        if name == "finish":
+            found, issues = read_steps(value)
+        else:
+            loras, issues = read_loras(value)
+            found = tuple(_beside(one, self.uri) for one in loras)
+        for issue in issues:
+            told = f"; available: {', '.join(issue.choices)}" if issue.choices else ""
+            self.broken.append((position, issue.path, f"{issue.message}{told}"))
+        return found or None
 
     def _join(self, own: str, first: str, name: str, values: list[Any]) -> None:
         column = self.columns[own]
@@ -225,6 +286,24 @@ def json_or_text(text: str) -> Any:
     except (ValueError, UnicodeEncodeError):
         return {"text": text}
     return value if isinstance(value, dict) else {"text": text}
+
+
+def _beside(lora: Lora, manifest: str) -> Lora:
+    """A relative folder is taken from the manifest's own."""
+    if not lora.source.startswith(("./", "../")) or "://" in manifest:
+        return lora
+    return lora.model_copy(update={"source": str(Path(manifest).parent.joinpath(lora.source).absolute())})
+
+
+def _samples(value: Any) -> int | None:
+    """1 where a row does not say; None for what is no number of samples."""
+    if value is None or value == "":
+        return 1
+    if isinstance(value, str):
+        value = int(value) if value.strip().isdecimal() and len(value) < 9 else None
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)  # CSV and pandas turn a column with gaps into floats
+    return value if type(value) is int and 1 <= value <= MAX_SAMPLES else None
 
 
 def _input(value: dict[str, Any]) -> dict[str, Any]:

@@ -96,6 +96,8 @@ def summed(
             batch_size=max(c.batch_size for c in counts),
             gpu_s=sum(c.gpu_s for c in counts),
             usd=sum(c.usd for c in counts),
+            finish_usd=sum(c.finish_usd for c in counts),
+            finish_s=sum(c.finish_s for c in counts),
         )
         for group, counts in sorted(by_group.items(), key=lambda pair: _group_order(pair[0]))
     )
@@ -172,4 +174,5 @@ def _load(pool: ActorPool, variant: Variant) -> Charge:
 
 def _group_order(group: Group) -> tuple[Any, ...]:
     # The longest clips first within a variant, so that the tail of the run is made of short ones.
-    return group.variant, -group.shape.pixels * group.frames * group.steps, group.key
+    # Clips to which nothing is done before the same ones to which something is: those are then found.
+    return group.variant, -group.shape.pixels * group.frames * group.steps, len(group.finish), group.key

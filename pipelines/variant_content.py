@@ -14,18 +14,20 @@ from pathlib import Path
 from models.weights import EMBEDDED, is_local, local_path
 from schemas.catalog import Variant
 from schemas.errors import RushesError
+from schemas.finish import FLOOR, Finisher
 from storage.file_digests import FileDigests
 from storage.store import open_store
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_TIMEOUT_S = 5.0
+_FINISHER, _LORA = "finisher:", "lora:"  # no variant is called so
 
 
 class VariantContents:
     """Digests of the contents of a catalog's variants."""
 
-    def __init__(self, variants: Mapping[str, Variant], cache: Path) -> None:
-        self._variants = variants
+    def __init__(self, variants: Mapping[str, Variant], cache: Path, finishers: Mapping[str, Finisher] = FLOOR) -> None:
+        self._variants, self._finishers = variants, finishers
         self._digests = FileDigests(cache)
         self._known: dict[str, str] = {}
 
@@ -35,6 +37,12 @@ class VariantContents:
         What cannot be looked up counts by its name: whether it loads is for whoever loads it to say.
         """
         found = self._known.get(variant)
+        if found is None and variant.startswith(_FINISHER):
+            weights = self._finishers[variant.removeprefix(_FINISHER)].weights or ""
+            found = self._known[variant] = hashlib.sha256(self._of(weights, None).encode()).hexdigest()[:16]
+        if found is None and variant.startswith(_LORA):
+            content = self._of(variant.removeprefix(_LORA), None)
+            found = self._known[variant] = hashlib.sha256(content.encode()).hexdigest()[:16]
         if found is None:
             entry = self._variants[variant]
             sources = [(entry.weights, entry.revision)]
@@ -66,6 +74,16 @@ class VariantContents:
                 told = "\n".join(f"{file.relative_to(path).as_posix()} {self._digests.sha256(file)}" for file in files)
                 return hashlib.sha256(told.encode()).hexdigest()
         return name
+
+
+def finisher_content(name: str) -> str:
+    """What `content` is asked of a finisher by."""
+    return f"{_FINISHER}{name}"
+
+
+def lora_content(source: str) -> str:
+    """What `content` is asked of a LoRA by."""
+    return f"{_LORA}{source}"
 
 
 def mixed(variant_digest: str, content: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         StorageError,
         TransientError,
     )
+    from schemas.finish import FitMode
     from schemas.moderation import ModerationSettings
     from schemas.run import RunOptions, RunQuote, RunSummary
     from schemas.trust import TrustSettings
@@ -67,6 +68,8 @@ class Options(TypedDict, total=False):
     variant: str | None
     limit: int | None
     snap: bool
+    fit: "FitMode | None"
+    loras: tuple[str, ...] | None
     encoding: str | None
     strict: bool
     templates: str | None

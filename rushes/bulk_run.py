@@ -72,6 +72,8 @@ class BulkRun:
             catalog=self.settings.catalog,
             variant=said.variant,
             snap=said.snap,
+            fit=self.settings.fit_sizes,
+            loras=self.settings.loras,
             max_concurrent=said.max_concurrent,
             trust=self.settings.trust,
             audit=self.settings.audit,

@@ -20,6 +20,7 @@ from rushes.cli import COMMANDS, loaded
 from schemas.audit import AuditSettings
 from schemas.catalog import Adapter, BatchPoint, CostProfile, Latent, Needs, SpeedSettings, Variant
 from schemas.config import Config
+from schemas.finish import Finisher
 from schemas.moderation import ModerationSettings, Thresholds
 from schemas.run import GroupQuote, RunOptions, RunQuote, RunSummary
 from schemas.shape import ShapeRule
@@ -37,9 +38,11 @@ UNITS = (
     ("_s_per_megapixel", "s a megapixel"),
     ("step_s_per_token_squared", "s a token²"),
     ("step_s_per_token", "s a token"),
+    ("price_usd_per_hour", "USD an hour"),
     ("_s", "s"),
     ("_bytes", "bytes"),
     ("_gib", "GiB"),
+    ("s_per_megapixel", "s a megapixel"),
     ("_pixels", "pixels"),
     ("_side", "pixels"),
     ("divisor", "pixels"),
@@ -110,6 +113,7 @@ _CATALOG: dict[str, type[BaseModel]] = {
     "cost": CostProfile,
     "batch_curve": BatchPoint,
     "loras": Adapter,
+    "[finishers.NAME]": Finisher,
 }
 _ENDPOINT: dict[str, type[BaseModel]] = {
     "The endpoint": ServeConfig,
@@ -139,7 +143,7 @@ _RUN_SAYS: dict[str, type[BaseModel]] = {
 # What stands in a column of the results. Seconds and money of a task stand on the first of the rows that share it.
 _COLUMNS = {
     "run_id": "of the run: the same for the same manifest and settings",
-    "row": "from 0, over the whole manifest",
+    "row": "from 0, over the whole manifest; of several samples each is one",
     "file": "of the manifest",
     "line": "of the file, from 1",
     "id": "as the row said, else its line",
@@ -158,18 +162,23 @@ _COLUMNS = {
     "mode": "`text_to_video`, `image_to_video`, `video_to_video`",
     "revision": "of the weights",
     "seed": "given or derived",
+    "sample": "which of the row's samples it is, from 0",
     "prompt": "as the row said",
     "inputs": "JSON: images and videos with role, frame, strength, kind and what stands for their content",
+    "finish": "JSON: what was done to the clip after it was rendered, in words; null where nothing",
     "attempts": "until it ended",
     "queue_s": "seconds between its batch's preparation and its model call",
     "load_s": "its share of loading the model",
     "render_s": "its share of the model call",
+    "finish_s": "of what was done to it afterwards, on no accelerator of its own",
     "encode_s": "of encoding the video, on CPU",
     "store_s": "of storing it",
     "quoted_gpu_s": "GPU-seconds before",
     "quoted_usd": "their price",
+    "quoted_finish_usd": "of that, what is done to the clip afterwards",
     "billed_gpu_s": "GPU-seconds after: for which accelerators were held",
-    "billed_usd": "their price",
+    "billed_usd": "their price, and that of what was done to the clip afterwards",
+    "billed_finish_usd": "of that, what was done to the clip afterwards",
     "error_class": "of the error tree in `schemas/errors.py`",
     "error": "why there is no clip",
     "failure_code": "of what moderation refused: `SAFETY.INPUT.TEXT` …; `INTERNAL` where it could not look",
@@ -192,7 +201,8 @@ _MORE_ENVIRONMENT = (
 )
 _WRITTEN = "<!-- Written by `python -m rushes.reference` from the code. Do not edit: edit the descriptions there. -->"
 _CATALOG_INTRO = """\
-A catalog is a TOML file with one table `[variants.NAME]` for each variant. Give it as `--catalog FILE` or in
+A catalog is a TOML file with one table `[variants.NAME]` for each variant, and `[finishers.NAME]` for who finishes
+clips. Give it as `--catalog FILE` or in
 `RUSHES_CATALOG`; `rushes catalog FILE` checks it. How to write one is in [Add your own model](add-a-model.md); the
 one that ships is `rushes/catalog.toml`. A key that is not here is refused."""
 _SETTINGS_INTRO = """\

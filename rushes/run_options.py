@@ -12,6 +12,7 @@ from rushes.exits import Exit, fail
 from schemas.audit import AuditPrompts
 from schemas.clip import ClipFormat
 from schemas.errors import ConfigError
+from schemas.finish import FitMode
 from schemas.moderation import ModerationSettings
 from schemas.run import RunOptions
 from schemas.trust import CredentialsMode, UnsignedRule
@@ -27,6 +28,10 @@ CatalogFile = Annotated[
 ]
 Variant = Annotated[str | None, typer.Option("--variant", help="For rows that name none: a catalog name, or 'auto'.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows.")]
+Fit = Annotated[
+    FitMode | None,
+    typer.Option("--fit", help="Bring clips to a size that the variant lacks: pad, crop or stretch."),
+]
 Snap = Annotated[bool, typer.Option("--snap", help="Change a shape that breaks a rule to the nearest valid one.")]
 Encoding = Annotated[
     str | None,

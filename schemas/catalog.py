@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from schemas.conditions import carried, kinds_of, roles_of, steers_of
 from schemas.errors import CatalogError
+from schemas.finish import FLOOR, Finisher
 from schemas.inputs import Kind, Role
 from schemas.motion import Steer
 from schemas.request import Mode
@@ -237,6 +238,7 @@ class Catalog(_Frozen):
     """The variants by name, in the file's order; aliases resolve to names."""
 
     variants: dict[str, Variant]
+    finishers: dict[str, Finisher] = FLOOR
 
     @model_validator(mode="after")
     def _names_resolve(self) -> "Catalog":
@@ -281,9 +283,9 @@ def parse_catalog(text: str, where: str, base: Path | None = None) -> Catalog:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise CatalogError(f"{where}: not TOML: {error}") from error
-    unknown = set(table) - {"variants"}
+    unknown = set(table) - {"variants", "finishers"}
     if unknown:
-        raise CatalogError(f"{where}: unknown key {sorted(unknown)[0]!r}; available: variants")
+        raise CatalogError(f"{where}: unknown key {sorted(unknown)[0]!r}; available: finishers, variants")
     variants: dict[str, Variant] = {}
     for name, entry in table.get("variants", {}).items():
         try:
@@ -294,8 +296,18 @@ def parse_catalog(text: str, where: str, base: Path | None = None) -> Catalog:
             raise CatalogError(f"{where}: variants.{name}.{field}: {first['msg']} (got {first['input']!r})") from error
     if not variants:
         raise CatalogError(f"{where}: no [variants.NAME] in it")
+    # The floor is the choice of steps that name nobody, so it comes first; an entry of its name replaces it.
+    finishers = dict(FLOOR)
+    for name, entry in table.get("finishers", {}).items():
+        try:
+            finishers[name] = Finisher.model_validate({"name": name, **_resolved(entry, base)})
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            told = first["msg"].removeprefix("Value error, ")
+            raise CatalogError(f"{where}: finishers.{name}.{field}: {told}") from error
     try:
-        return Catalog(variants=variants)
+        return Catalog(variants=variants, finishers=finishers)
     except ValidationError as error:
         raise CatalogError(f"{where}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
 

@@ -46,6 +46,7 @@ class Timings(_Frozen):
     queue_s: float = 0.0
     load_s: float = 0.0
     render_s: float = 0.0
+    finish_s: float = 0.0
     encode_s: float = 0.0
     store_s: float = 0.0
 
@@ -78,6 +79,9 @@ class Record(_Frozen):
     timings: Timings = Timings()
     billed_gpu_s: float = 0.0
     billed_usd: float = 0.0
+    billed_finish_usd: float = 0.0  # of that, what was done to the clip after it was rendered
+    # Of the clips that this one was made from, where they were made now: written with it, kept nowhere else.
+    before: tuple["Record", ...] = Field(default=(), exclude=True)
     error_class: str | None = None
     error: str | None = None
     failure_code: str | None = None  # Runway's, of what moderation refused

@@ -6,12 +6,15 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from schemas.finish import MAX_STEPS, FinishStep
 from schemas.inputs import GivenInput, Input, InputSpec, inputs_of
+from schemas.loras import MAX_LORAS, Lora
 from schemas.motion import Camera, EditField, Paths
 from schemas.shape import parse_ratio
 
 MAX_PROMPT_CHARS = 4000
 MAX_SEED = 2**32 - 1
+MAX_SAMPLES = 64
 # Containers count in whole ticks: below, a frame lasts longer than they can say.
 MIN_FPS, MAX_FPS = 0.1, 240.0
 
@@ -49,6 +52,8 @@ class Settings(BaseModel):
     camera: Camera = Field(default=(), description="keys of the camera's motion")
     paths: Paths = Field(default=(), description="where things go")
     edit: EditField | None = Field(default=None, description="speed, direction and region of a source")
+    loras: tuple[Lora, ...] = Field(default=(), max_length=MAX_LORAS, description="LoRAs beside the variant's own")
+    finish: tuple[FinishStep, ...] = Field(default=(), max_length=MAX_STEPS, description="what is done to the clip")
 
     @field_validator("ratio")
     @classmethod
@@ -87,6 +92,7 @@ class Request(Settings):
     video: str | None = Field(default=None, min_length=1, description="short form of an input: the source")
     priority: int = Field(default=0, ge=-100, le=100)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
+    samples: int = Field(default=1, ge=1, le=MAX_SAMPLES, description="clips of it, each with a seed of its own")
 
     @property
     def all_inputs(self) -> tuple[GivenInput, ...]:
@@ -105,4 +111,7 @@ class Request(Settings):
 
 
 SETTINGS_FIELDS: tuple[str, ...] = tuple(Settings.model_fields)
-CONTENT_FIELDS: tuple[str, ...] = tuple(name for name in Request.model_fields if name not in Settings.model_fields)
+# A row of several samples is as many rows before anything else is asked of it.
+CONTENT_FIELDS: tuple[str, ...] = tuple(
+    name for name in Request.model_fields if name not in Settings.model_fields and name != "samples"
+)

@@ -10,7 +10,9 @@ from schemas.catalog import Catalog, Variant
 from schemas.clip import ClipFormat
 from schemas.conditions import Condition, implied_mode, resolved
 from schemas.errors import InvalidRequestError, Issue
+from schemas.finish import FinishStep, FitMode, asks_for_size, resolved_finish
 from schemas.inputs import FRAMES, InputSpec, Role, spec_issues
+from schemas.loras import resolved_loras
 from schemas.motion import Steer
 from schemas.request import Mode, Settings
 from schemas.shape import Shape
@@ -33,13 +35,17 @@ def resolve(
     may_run: Callable[[Variant], bool] = lambda _: True,
     snap: bool = False,
     clip_format: ClipFormat = ClipFormat.MP4,
+    fit_sizes: FitMode | None = None,
+    loras: tuple[str, ...] | None = None,
 ) -> Group:
     """The group that `settings` fall into.
 
     `auto` takes the variant with the lowest `rank` among those that `may_run` and can render the request as it is
     written; ties go to the catalog's order. With `snap` a shape that breaks the rule becomes the nearest one that
-    does not. `inputs` are the request's, without their media; the group's conditions are in their order. Raises
-    InvalidRequestError with every issue found, choices included.
+    does not. With `fit_sizes` the clip is brought to a size in pixels that the variant lacks, whether `finish` says so
+    or not. `loras` are the sources that LoRAs may be brought from; None: any. `inputs` are the request's, without
+    their media; the group's conditions are in their order. Raises InvalidRequestError with every issue found, choices
+    included.
     """
     mode = settings.mode or implied_mode(spec.role for spec in inputs)
     roles = {spec.role for spec in inputs}
@@ -51,7 +57,7 @@ def resolve(
             names = tuple(dict.fromkeys((*close, *catalog.names)))
             unknown = Issue("variant", f"unknown variant {settings.variant!r}", "unknown_variant", names)
             raise InvalidRequestError((unknown, *media))
-        group, issues = _fit(settings, variant, mode, inputs, catalog, snap, clip_format)
+        group, issues = _fit(settings, variant, mode, inputs, catalog, snap, clip_format, fit_sizes, loras)
         if media:  # what a variant says to inputs that no clip can have is beside the point
             beside = ("inputs", "image", "video", "edit")
             others = tuple(one for one in issues if one.path.partition(".")[0] not in beside)
@@ -66,7 +72,7 @@ def resolve(
     for variant in catalog.variants.values():
         if not variant.auto or mode not in variant.modes or not may_run(variant):
             continue
-        group, issues = _fit(settings, variant, mode, inputs, catalog, snap, clip_format)
+        group, issues = _fit(settings, variant, mode, inputs, catalog, snap, clip_format, fit_sizes, loras)
         if group is not None:
             fitting.append((rank(variant, group), group))
         else:
@@ -145,6 +151,8 @@ def _fit(
     catalog: Catalog,
     snap: bool,
     clip_format: ClipFormat,
+    fit_sizes: FitMode | None,
+    loras: tuple[str, ...] | None,
 ) -> tuple[Group | None, tuple[Issue, ...]]:
     """The group on this variant, or what keeps the settings from fitting it."""
     issues: list[Issue] = []
@@ -153,19 +161,23 @@ def _fit(
         does = f"; {nearest[0]} does" if nearest else ""
         issues.append(Issue("mode", f"{variant.name} does not serve {mode}{does}", "mode", tuple(variant.modes)))
     fps = settings.fps or variant.fps
-    if clip_format is ClipFormat.GIF and fps > _MAX_GIF_FPS:
-        issues.append(Issue("fps", f"{fps:g} is more than a GIF can show: at most {_MAX_GIF_FPS:g}", "range"))
-    shape = _shape(settings, variant, fps)
+    steps = _finish_steps(settings, variant, fps, fit_sizes)
+    asked = settings.size if isinstance(settings.size, tuple) else None
+    shape = _shape(settings, variant, fps, any_size=asked is not None and asks_for_size(steps))
     wrong = variant.shape.issues(shape)
     if wrong and snap:
         shape = variant.shape.nearest(shape)
     else:
         issues += [Issue(i.path, f"{i.message} on {variant.name}", i.code, i.choices) for i in wrong]
-    steps = settings.num_inference_steps or variant.steps
-    if steps < variant.min_steps:
-        issues.append(
-            Issue("num_inference_steps", f"{steps} is too few on {variant.name}: at least {variant.min_steps}", "steps")
-        )
+    finish, wrong_finish = resolved_finish(steps, shape, fps, catalog.finishers, asked)
+    issues += wrong_finish
+    last_fps, of = (finish[-1].fps, "finish") if finish else (fps, "fps")
+    if clip_format is ClipFormat.GIF and last_fps > _MAX_GIF_FPS:
+        issues.append(Issue(of, f"{last_fps:g} is more than a GIF can show: at most {_MAX_GIF_FPS:g}", "range"))
+    denoising = settings.num_inference_steps or variant.steps
+    if denoising < variant.min_steps:
+        text = f"{denoising} is too few on {variant.name}: at least {variant.min_steps}"
+        issues.append(Issue("num_inference_steps", text, "steps"))
     if settings.scheduler is not None and not _SCHEDULER.match(settings.scheduler):
         issues.append(
             Issue(
@@ -175,6 +187,8 @@ def _fit(
     if settings.strength is not None and all(spec.path.startswith("inputs.") for spec in inputs):
         text = "it is the short form beside image or video: an input has its own"
         issues.append(Issue("strength", text if inputs else f"{mode} takes no strength", "not_taken"))
+    adapters, wrong_loras = resolved_loras(settings.loras, variant.pipeline_for(mode), loras)
+    issues += wrong_loras
     conditions, wrong_inputs = _conditions(settings, variant, mode, inputs, catalog, shape.frames, fps)
     issues += wrong_inputs
     issues += _steering(settings, variant, mode, inputs, catalog, conditions, shape.frames, fps)
@@ -188,12 +202,14 @@ def _fit(
         height=shape.height,
         frames=shape.frames,
         fps=fps,
-        steps=steps,
+        steps=denoising,
         guidance=variant.guidance if settings.guidance_scale is None else settings.guidance_scale,
         scheduler=settings.scheduler or variant.scheduler,
         conditions=conditions,
         **steering_of(settings)._asdict(),
         clip_format=clip_format.value,
+        loras=adapters,
+        finish=finish,
     )
     return group, ()
 
@@ -236,6 +252,18 @@ def _steering(
     ]
 
 
+def _finish_steps(
+    settings: Settings, variant: Variant, fps: float, fit_sizes: FitMode | None
+) -> tuple[FinishStep, ...]:
+    """What is asked for; where sizes are fitted and the variant lacks the one that is asked for, that as well."""
+    steps, size = settings.finish, settings.size
+    if fit_sizes is None or not isinstance(size, tuple) or any(step.interpolate is None for step in steps):
+        return steps
+    shape = _shape(settings, variant, fps)
+    lacks = any(issue.path in ("width", "height") for issue in variant.shape.issues(shape))
+    return (*steps, FinishStep(fit=fit_sizes)) if lacks else steps
+
+
 def _conditions(
     settings: Settings,
     variant: Variant,
@@ -261,8 +289,12 @@ def _conditions(
     return conditions, [Issue(i.path, f"{i.message} (on {variant.name})", i.code, i.choices) for i in wrong]
 
 
-def _shape(settings: Settings, variant: Variant, fps: float) -> Shape:
+def _shape(settings: Settings, variant: Variant, fps: float, *, any_size: bool = False) -> Shape:
+    """What the model renders. With `any_size` it is what the variant has that is most like the size asked for."""
     default, size = variant.shape.default(), settings.size
+    if any_size and isinstance(size, tuple):
+        wrong = variant.shape.issues(Shape(width=size[0], height=size[1], frames=default.frames))
+        size = Fraction(*size) if wrong else size
     if size is None:
         width, height = default.width, default.height
     elif isinstance(size, Fraction):

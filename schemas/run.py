@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.audit import AuditSettings
 from schemas.clip import ClipFormat
+from schemas.finish import FitMode
 from schemas.moderation import ModerationSettings
 from schemas.task import Group
 from schemas.trust import TrustSettings
@@ -27,6 +28,13 @@ class RunOptions(_Frozen):
     limit: int | None = Field(default=None, ge=1, description="only the first rows")
     snap: bool = Field(default=False, description="change a shape that breaks a rule to the nearest valid one")
     templates: str | None = Field(default=None, description="a file of prompt templates, over those that ship")
+    fit: FitMode | None = Field(
+        default=None, description="bring clips to a size that the variant lacks; None: such rows are rejected"
+    )
+    loras: tuple[str, ...] | None = Field(
+        default=None,
+        description="sources of LoRAs that rows may bring, or what they lie below where it ends with /",
+    )
     encoding: str | None = Field(default=None, description="of text manifests; None: what each file shows")
     strict: bool = Field(default=False, description="refuse columns that are no fields instead of keeping them")
     clip_format: ClipFormat = Field(default=ClipFormat.MP4, description="of the clips; png: frames in a zip")
@@ -49,7 +57,8 @@ class RunOptions(_Frozen):
     @property
     def run_id(self) -> str:
         """12 hexadecimal digits: the same manifest and settings are the same run, so a rerun resumes it."""
-        told = self.model_dump_json(include={"manifest", "variant", "limit", "snap", "clip_format"})
+        own = {"manifest", "variant", "limit", "snap", "clip_format"} | ({"fit"} if self.fit else set())
+        told = self.model_dump_json(include=own)
         return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
@@ -70,7 +79,9 @@ class GroupQuote(_Frozen):
     batches: int = Field(description="model calls")
     batch_size: int = Field(description="tasks in a model call, at most")
     gpu_s: float = Field(description="of its model calls")
-    usd: float = Field(description="their price")
+    usd: float = Field(description="their price, and that of what is done to the clips afterwards")
+    finish_usd: float = Field(default=0.0, description="of that, what is done afterwards")
+    finish_s: float = Field(default=0.0, description="seconds of what is done afterwards, on no accelerator")
 
 
 class RunQuote(_Frozen):

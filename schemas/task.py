@@ -9,6 +9,8 @@ from functools import cached_property
 from pydantic import BaseModel, ConfigDict
 
 from schemas.conditions import Condition
+from schemas.finish import FinishStage, chained
+from schemas.loras import Lora
 from schemas.moderation import PublicFigures
 from schemas.motion import CameraKey, Edit, Path
 from schemas.request import Mode
@@ -36,25 +38,49 @@ class Group(BaseModel):
     paths: tuple[Path, ...] = ()
     edit: Edit | None = None
     clip_format: str = "mp4"
+    loras: tuple[Lora, ...] = ()
+    # What is done to the clip after the call. Width, height, frames and rate above are those that the model renders.
+    finish: tuple[FinishStage, ...] = ()
 
     @cached_property
     def shape(self) -> Shape:
         return Shape(width=self.width, height=self.height, frames=self.frames)
 
+    @property
+    def clip_shape(self) -> Shape:
+        """Of the clip when all is done to it."""
+        return self.finish[-1].shape if self.finish else self.shape
+
+    @property
+    def clip_fps(self) -> float:
+        """Of the clip when all is done to it."""
+        return self.finish[-1].fps if self.finish else self.fps
+
+    def up_to(self, stages: int) -> "Group":
+        """The group of the clip after so many stages; 0 is the clip as it was rendered."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return Group.model_construct(**{**fields, "finish": self.finish[:stages]})
+
     @cached_property
     def key(self) -> str:
         """16 hexadecimal digits: the same group has the same key in every process."""
-        return hashlib.sha256(self._inputs).hexdigest()[:16]
+        return chained(hashlib.sha256(self._inputs).hexdigest(), self.finish)[:16]
 
     @cached_property
     def _inputs(self) -> bytes:
         # The name may be an alias tomorrow; the digest says what is really rendered.
-        inputs = self.model_dump(mode="json", exclude={"variant"})
+        # What is done afterwards is no input of the call: the clip below it is the one that goes without.
+        left_out = {"variant", "finish"} if self.loras else {"variant", "finish", "loras"}
+        inputs = self.model_dump(mode="json", exclude=left_out)
         return json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()
 
     def fingerprint(self, prompt: str, negative_prompt: str, seed: int, media: Sequence[str] = ()) -> str:
         """32 hexadecimal digits of SHA-256 over every input of a task in this group. `media` stand for the contents of
         its conditions, in their order."""
+        return chained(self.base_fingerprint(prompt, negative_prompt, seed, media), self.finish)
+
+    def base_fingerprint(self, prompt: str, negative_prompt: str, seed: int, media: Sequence[str] = ()) -> str:
+        """The same of the clip as it is rendered, before anything is done to it."""
         own = _joined(prompt, negative_prompt, str(seed), *media)
         return hashlib.sha256(self._inputs + own).hexdigest()[:32]
 
@@ -66,6 +92,14 @@ def derived_seed(row_id: str | None, prompt: str, negative_prompt: str, media: S
     """
     digest = hashlib.sha256(_joined(row_id, prompt, negative_prompt, *media)).digest()
     return int.from_bytes(digest[:4], "big")
+
+
+def sample_seed(seed: int, sample: int) -> int:
+    """The seed of a row's `sample`th clip, from 0, where `seed` is that of the first: so that more samples of a row are
+    more clips beside those that there are."""
+    if sample == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(_joined("sample", str(seed), str(sample))).digest()[:4], "big")
 
 
 def _joined(*texts: str | None) -> bytes:
@@ -87,6 +121,8 @@ class Task:
     media: tuple[str, ...] = ()
     # How strict moderation is about public figures. It changes nothing about the clip, nor the fingerprint.
     public_figures: PublicFigures = "auto"
+    # Of the clip as it is rendered, where something is done to it afterwards.
+    base: str = ""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,10 @@ def application(
         config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
     config = config.model_copy(update={"moderation": config.moderation.absolute()})
     served = served_catalog(config, catalog)
-    pools = [_pool(variant, config, served).bind(variant, config, wrap) for variant in served.variants.values()]
+    pools = [
+        _pool(variant, config, served).bind(variant, config, wrap, served.finishers)
+        for variant in served.variants.values()
+    ]
     # SQLite belongs to the node whose disk it is on.
     at_home = {"node:__internal_head__": 0.001} if config.database_url.startswith("sqlite") else {}
     dispatcher = (

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from schemas.audit import AuditSettings
 from schemas.errors import ConfigError
+from schemas.finish import FitMode
 from schemas.moderation import ModerationSettings
 from schemas.trust import TrustSettings
 
@@ -120,6 +121,14 @@ class ServeConfig(_Frozen):
     ingress_replicas: int = Field(
         default=1, ge=1, description="processes that answer HTTP; more than one needs Postgres"
     )
+    fit_sizes: FitMode | None = Field(
+        default=None,
+        description="bring clips to a size in pixels that the variant lacks; not set: the nearest that it has",
+    )
+    loras: tuple[str, ...] = Field(
+        default=(),
+        description="sources of LoRAs that requests may bring, or what they lie below where it ends with /",
+    )
     url_expiry_s: float = Field(default=DAY_S, gt=0, description="of output URLs")
     upload_expiry_s: float = Field(default=DAY_S, gt=0, description="of uploads and of the URLs that take them")
     limits: Limits = Field(default=Limits(), description="of one key")
@@ -133,6 +142,13 @@ class ServeConfig(_Frozen):
     moderation: ModerationSettings = Field(
         default=ModerationSettings(), description="of prompts, input media and frames; without scorers: none"
     )
+
+    @model_validator(mode="after")
+    def _loras_lie_somewhere(self) -> "ServeConfig":
+        for source in self.loras:
+            if source.startswith(("./", "../")):
+                raise ValueError(f"loras: {source}: say the whole path: replicas run in folders of their own")
+        return self
 
     @model_validator(mode="after")
     def _open_only_at_home(self) -> "ServeConfig":

@@ -73,6 +73,7 @@ class Outcome(_Frozen):
     timings: Timings = Timings()
     billed_usd: float = 0.0
     billed_gpu_s: float = 0.0
+    billed_finish_usd: float = Field(default=0.0, description="of billed_usd, what was done to the clip afterwards")
     failure: str = Field(default="", description="for the client: no stack trace, no path")
     failure_code: str = Field(default="", description="Runway's vocabulary: INTERNAL, SAFETY.INPUT.TEXT, …")
     moderation: Moderation = Field(default=Moderation(), description="what was found of its media and its frames")

@@ -19,6 +19,7 @@ TASK_TYPE = pa.struct(
         ("negative_prompt", pa.string()),
         ("seed", pa.int64()),
         ("media", pa.list_(pa.string())),
+        ("base", pa.string()),
     ]
 )
 _BATCHES_A_ROW_GROUP = 8192

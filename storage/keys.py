@@ -84,6 +84,10 @@ class BulkNames:
     def poster(self, variant: str, fingerprint: str) -> str:
         return poster(variant, fingerprint)
 
+    def stage(self, task: str, number: int, fingerprint: str) -> str:  # noqa: ARG002
+        """What the clip after so many finishing stages of a task is called by: here it is a clip like any other."""
+        return fingerprint
+
 
 class TaskNames:
     """Clips of the endpoint: by task id alone, so that a task has one whichever variant an attempt went to."""
@@ -94,14 +98,19 @@ class TaskNames:
     def poster(self, variant: str, fingerprint: str) -> str:  # noqa: ARG002
         return f"{task_prefix(fingerprint)}poster.jpg"
 
+    def stage(self, task: str, number: int, fingerprint: str) -> str:  # noqa: ARG002
+        """What the clip after so many finishing stages of a task is called by: it goes with its task."""
+        return f"{task}.{number}"
+
 
 BULK_NAMES = BulkNames()
 TASK_NAMES = TaskNames()
 
 
 def task_prefix(task_id: str) -> str:
-    """Everything that is stored for a task of the endpoint."""
-    return f"{TASKS}{_part(task_id)}/"
+    """Everything that is stored for a task of the endpoint; of a clip that its own is made from, a folder inside."""
+    task, dot, number = task_id.partition(".")
+    return f"{TASKS}{_part(task)}/{f'stage-{number}/' if dot else ''}"
 
 
 def plan(run_id: str, name: str) -> str:

@@ -32,7 +32,9 @@ _CLIP_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("unsigned_sha256", pa.string()),
     ("signed_by", pa.string()),
 )
-_TIMING_FIELDS = tuple((name, pa.float64()) for name in ("queue_s", "load_s", "render_s", "encode_s", "store_s"))
+_TIMING_FIELDS = tuple(
+    (name, pa.float64()) for name in ("queue_s", "load_s", "render_s", "finish_s", "encode_s", "store_s")
+)
 
 RESULT_SCHEMA = pa.schema(
     [
@@ -47,14 +49,18 @@ RESULT_SCHEMA = pa.schema(
         ("mode", pa.string()),
         ("revision", pa.string()),
         ("seed", pa.int64()),
+        ("sample", pa.int32()),
         ("prompt", pa.string()),
         ("inputs", pa.string()),
+        ("finish", pa.string()),  # JSON: what was done to the clip
         ("attempts", pa.int32()),
         *_TIMING_FIELDS,
         ("quoted_gpu_s", pa.float64()),
         ("quoted_usd", pa.float64()),
+        ("quoted_finish_usd", pa.float64()),
         ("billed_gpu_s", pa.float64()),
         ("billed_usd", pa.float64()),
+        ("billed_finish_usd", pa.float64()),
         ("error_class", pa.string()),
         ("error", pa.string()),
         ("failure_code", pa.string()),
@@ -76,6 +82,7 @@ RECORD_SCHEMA = pa.schema(
         *_TIMING_FIELDS,
         ("billed_gpu_s", pa.float64()),
         ("billed_usd", pa.float64()),
+        ("billed_finish_usd", pa.float64()),
         ("error_class", pa.string()),
         ("error", pa.string()),
         ("failure_code", pa.string()),
@@ -115,7 +122,9 @@ def table_to_records(table: pa.Table) -> list[Record]:
         clip = None
         if columns["uri"][i] is not None:
             clip = Clip(**{name: columns[name][i] for name in _CLIP_NAMES})
-        timings = Timings(**{name: columns[name][i] for name in _TIMING_NAMES})
+        # Of what an earlier Rushes wrote, later columns are null.
+        own["billed_finish_usd"] = own["billed_finish_usd"] or 0.0
+        timings = Timings(**{name: columns[name][i] or 0.0 for name in _TIMING_NAMES})
         records.append(Record(**own, clip=clip, timings=timings))
     return records
 

@@ -28,7 +28,9 @@ from schemas.catalog import Catalog
 from schemas.clip import ClipFormat, Status
 from schemas.conditions import implied_mode
 from schemas.errors import InvalidRequestError, Issue
+from schemas.finish import finish_s
 from schemas.request import Mode, Request
+from schemas.task import Group
 from serve.admission.fits import Fits
 from serve.admission.names import Names
 from serve.admission.offer import Decision, NoCapacityError, RefusedError
@@ -54,7 +56,7 @@ class Admission:
         self.served = self.names.served
         self._config, self._store, self._now = config, store, now
         self._lock = threading.Lock()
-        self._fits = Fits(self.served)
+        self._fits = Fits(self.served, config.fit_sizes, config.loras)
         self._jobs = Jobs(self.served, self._fits)
         self._numbers = count(1)
         self._auto_modes = {mode for v in self.served.variants.values() if v.auto for mode in v.modes}
@@ -197,7 +199,11 @@ class Admission:
             found = self._scheduler.offer(job, now)
             if isinstance(found, Refusal):
                 raise self._refused(found)
-            offer = self._offer(found, now)
+            offer = self._offer(found, now, groups)
+        if offer.usd > constraints.max_usd:  # what routing compared is without what is done to the clip
+            least = math.ceil(offer.usd * 100 - 1e-9)
+            text = f"with what is done to the clip it costs {least} credits"
+            raise RefusedError((Issue("max_credits", text, "price", (str(least),)),), found.choice)
         return Decision(request, constraints, groups[offer.variant], offer, found.choice)
 
     def exact(self, request: Request) -> tuple[str, ...]:
@@ -224,18 +230,19 @@ class Admission:
             skip_busy=constraints.skip_busy,
         )
 
-    def _offer(self, found: Promise, now: float) -> Offer:
+    def _offer(self, found: Promise, now: float, groups: Mapping[str, Group]) -> Offer:
         choice, eta = found.choice, found.eta
         assert choice.variant is not None
         assert choice.pool is not None
         pool = self._scheduler.planner.pools[choice.pool]
         held_s = choice.completion_s - choice.start_s
         said = charge(held_s, pool.price_usd_per_hour, gpus=pool.variant.needs.gpus)
+        _, finish_usd = finish_s(groups[choice.variant].finish, self.served.finishers)
         reason, entries = self._trace(choice)
         return Offer.model_construct(
             variant=choice.variant,
             pool=choice.pool,
-            usd=said.usd,
+            usd=said.usd + finish_usd,
             gpu_s=said.gpu_s,
             wait_s=choice.start_s - now,
             eta_at=now + eta.estimate_s,

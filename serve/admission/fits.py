@@ -8,6 +8,7 @@ from operator import attrgetter
 from schemas.catalog import Catalog
 from schemas.clip import ClipFormat
 from schemas.errors import InvalidRequestError, Issue
+from schemas.finish import FitMode
 from schemas.request import SETTINGS_FIELDS, Request
 from schemas.resolve import resolve
 from schemas.task import Group
@@ -23,8 +24,10 @@ Fit = tuple[dict[str, Group], dict[str, tuple[Issue, ...]]]
 class Fits:
     """Remembered by settings: many requests have the same."""
 
-    def __init__(self, served: Catalog) -> None:
-        self._served = served
+    def __init__(self, served: Catalog, fit_sizes: FitMode | None = None, loras: tuple[str, ...] = ()) -> None:
+        """With `fit_sizes`, clips are brought to a size that a variant lacks. `loras`: where requests may bring LoRAs
+        from."""
+        self._served, self._fit_sizes, self._loras = served, fit_sizes, loras
         self._known: dict[Hashable, Fit] = {}
 
     def of(self, request: Request, clip_format: ClipFormat) -> Fit:
@@ -54,6 +57,8 @@ class Fits:
                     rank=lambda variant, group: 0.0,
                     snap=True,
                     clip_format=clip_format,
+                    fit_sizes=self._fit_sizes,
+                    loras=self._loras,
                 )
             except InvalidRequestError as error:
                 issues[name] = error.issues
@@ -61,13 +66,13 @@ class Fits:
 
 
 def is_near(request: Request, group: Group) -> bool:
-    """Whether `group` renders what was asked for, but for what nobody would notice."""
-    size, seconds = request.size, request.duration_s
+    """Whether `group` comes to what was asked for, but for what nobody would notice."""
+    size, seconds, shape = request.size, request.duration_s, group.clip_shape
     off = [0.0]
     if isinstance(size, Fraction):
-        off.append(math.log(group.width / group.height / float(size)))
+        off.append(math.log(shape.width / shape.height / float(size)))
     elif size is not None:
-        off += [math.log(group.width / size[0]), math.log(group.height / size[1])]
+        off += [math.log(shape.width / size[0]), math.log(shape.height / size[1])]
     if seconds is not None:
         off.append(math.log(group.frames / group.fps / seconds) / 2)
     return max(map(abs, off)) <= _NEAR

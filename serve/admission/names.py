@@ -94,4 +94,4 @@ def served_catalog(config: ServeConfig, catalog: Catalog) -> Catalog:
         variant = catalog[name]
         fallbacks = tuple(other for other in variant.fallbacks if catalog[other].name in names)
         kept[name] = variant.model_copy(update={"fallbacks": fallbacks})
-    return Catalog(variants=kept)
+    return Catalog(variants=kept, finishers=catalog.finishers)

@@ -56,11 +56,13 @@ class Decision:
         webhook_url: str | None = None,
         moderation: Moderation = Moderation(),  # noqa: B008 (frozen)
         bill_refused: bool = False,
+        seed: int | None = None,
     ) -> NewTask:
-        """The task to store. Without a seed in the request it gets a random one. One that moderation refused is over
+        """The task to store. Its seed is `seed`, or the request's, or a random one. One that moderation refused is over
         already, and billed its quote where `bill_refused`; of its media nothing is kept."""
-        seed = self.request.seed
-        request, outcome = self.request, None
+        seed = self.request.seed if seed is None else seed
+        # Of several samples each is a task.
+        request, outcome = self.request.model_copy(update={"samples": 1}), None
         if moderation.is_refused:
             request = request.model_copy(update={"inputs": (), "image": None, "video": None})
             outcome = Outcome(

@@ -8,6 +8,7 @@ a WireError whose paths are the client's own field names.
 
 import asyncio
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
@@ -18,8 +19,10 @@ from schemas.clip import ClipFormat
 from schemas.conditions import implied_mode
 from schemas.errors import InvalidRequestError, MediaError
 from schemas.inputs import Input, Role
+from schemas.loras import Lora
 from schemas.moderation import Moderation, PublicFigures
 from schemas.request import Mode, Request
+from schemas.task import sample_seed
 from serve.admission.admission import Admission
 from serve.admission.offer import Decision, RefusedError
 from serve.admission.templating import with_prompts
@@ -120,26 +123,35 @@ class Submission:
 
         Raises WireError, SubmissionRefusedError where routing refused, and NoCapacityError.
         """
+        limits, samples = self.constraints, self.request.samples
+        if samples > 1:  # the price limit is of all of them
+            limits = limits.model_copy(update={"max_usd": limits.max_usd / samples})
         try:
             return admission.consider(
-                self.request, self.constraints, self.clip_format, key_id=self.key.id, share=share_of(self.key)
+                self.request, limits, self.clip_format, key_id=self.key.id, share=share_of(self.key)
             )
         except RefusedError as error:
             raise SubmissionRefusedError(error, self.names) from error
         except InvalidRequestError as error:
             raise WireError(wire_issues(error.issues, self.names)) from error
 
-    def decide(self, context: Context, kind: str, batch_id: str | None = None) -> NewTask:
-        """As `consider`, as the task to store."""
-        return self.consider(context.admission).as_task(
-            key_id=self.key.id,
-            kind=kind,
-            model=self.request.variant,
-            batch_id=batch_id,
-            webhook_url=self.webhook_url,
-            moderation=self.moderation,
-            bill_refused=context.config.moderation.bill_refused_input,
-        )
+    def decide(self, context: Context, kind: str, batch_id: str | None = None) -> list[NewTask]:
+        """As `consider`, as the tasks to store: one for each sample."""
+        decision = self.consider(context.admission)
+        seed = secrets.randbits(32) if self.request.seed is None else self.request.seed
+        return [
+            decision.as_task(
+                key_id=self.key.id,
+                kind=kind,
+                model=self.request.variant,
+                batch_id=batch_id,
+                webhook_url=self.webhook_url,
+                moderation=self.moderation,
+                bill_refused=context.config.moderation.bill_refused_input,
+                seed=sample_seed(seed, sample),
+            )
+            for sample in range(self.request.samples)
+        ]
 
 
 def moderated(submissions: Sequence[Submission], context: Context) -> list[Submission]:
@@ -223,6 +235,9 @@ def _create(body: Creates, key: ApiKey) -> Submission:
         paths=paths_of(body.paths),
         edit=body.edit,
         priority=body.priority,
+        finish=tuple(one.step for one in body.finish),
+        samples=body.samples,
+        loras=tuple(Lora(source=one.source, weight=one.weight) for one in body.loras),
     )
     return Submission(
         key,

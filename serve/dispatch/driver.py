@@ -25,6 +25,7 @@ from cluster.scheduling.timelines import FixedMemory
 from schemas.catalog import Catalog
 from schemas.clip import Status
 from serve.admission.allowance import Allowance
+from serve.admission.fits import Fits
 from serve.config import ServeConfig
 from serve.dispatch.effect_writer import EffectWriter, End
 from serve.dispatch.fleet import CALIBRATION, ETA, NOTE, FleetReport, fleet_report
@@ -69,7 +70,7 @@ class SchedulerDriver:
         self._config, self._served, self._store, self._now, self._steady = config, served, store, now, steady
         self._on_work, self._on_cancelled = on_work, on_cancelled
         self.metrics = metrics or DispatchMetrics()
-        self._jobs = Jobs(served)
+        self._jobs = Jobs(served, Fits(served, config.fit_sizes, config.loras))
         self.scheduler = make_scheduler(
             config,
             served,

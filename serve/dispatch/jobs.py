@@ -15,6 +15,7 @@ from cluster.scheduling.eta import Eta
 from cluster.scheduling.job import Call, Job
 from schemas.catalog import Catalog, Variant
 from schemas.clip import ClipFormat
+from schemas.finish import finish_s
 from schemas.request import Request
 from schemas.task import Group, Task
 from serve.admission.fits import Fits
@@ -70,7 +71,8 @@ class Jobs:
             shape = call_shape(variant, group)
             key = cost_key(variant, "", shape, group.steps, group.guidance)
             cost = predict(variant, "", shape, group.steps, group.guidance, load=Load.NONE)
-            call = self._calls[group.key] = Call(group.key, key.configuration, cost.encode_s)
+            finishing_s, _ = finish_s(group.finish, self._served.finishers)
+            call = self._calls[group.key] = Call(group.key, key.configuration, cost.encode_s + finishing_s)
         return call
 
     def _chain(self, task: StoredTask) -> tuple[str, ...]:

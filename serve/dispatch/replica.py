@@ -6,7 +6,7 @@ who renders what, and a replica that dies takes no request of a client with it.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import serve as ray_serve
@@ -19,11 +19,13 @@ from actors.publisher import Publisher
 from actors.renderer import Renderer
 from actors.weights import StoredWeights
 from actors.worker import Worker, WorkerSettings
+from models.finishing import Finishing
 from models.loader import load
 from models.model import Model
 from schemas.catalog import Variant
 from schemas.config import read_config
 from schemas.errors import RushesError, is_transient
+from schemas.finish import FLOOR, Finisher
 from serve.config import ServeConfig
 from serve.dispatch.messages import Beat, Begun, Hello, LoadFailure, Results, Work
 from serve.dispatch.replica_link import ReplicaLink
@@ -79,7 +81,13 @@ class Replica:
     """Loads its variant and renders until it is stopped. `wrap` stands between the model and its callers: scripted
     faults in tests, nothing in production."""
 
-    def __init__(self, variant: Variant, config: ServeConfig, wrap: Wrap | None = None) -> None:
+    def __init__(
+        self,
+        variant: Variant,
+        config: ServeConfig,
+        wrap: Wrap | None = None,
+        finishers: Mapping[str, Finisher] = FLOOR,
+    ) -> None:
         configure()
         context = ray_serve.get_replica_context()
         self._config = config
@@ -103,7 +111,14 @@ class Replica:
         objects = open_store(config.out)
         settings, trust = read_config(), config.trust
         provenance = open_provenance(trust, settings.state_dir)
-        publisher = Publisher(objects, variant, model.revision, names=keys.TASK_NAMES, provenance=provenance)
+        publisher = Publisher(
+            objects,
+            variant,
+            model.revision,
+            names=keys.TASK_NAMES,
+            provenance=provenance,
+            finishing=Finishing(finishers, "cuda" if variant.needs.gpus else "cpu"),
+        )
         media = ConfinedMediaReader(
             MediaSource(settings), settings.media_timeout_s, ingredients=provenance.has_ingredients
         )

@@ -119,6 +119,7 @@ class ReplicaLink:
             timings=end.timings,
             billed_usd=end.billed_usd,
             billed_gpu_s=end.billed_gpu_s,
+            billed_finish_usd=end.billed_finish_usd,
             moderation=end.moderation,
         )
         return Ended(lease, outcome)

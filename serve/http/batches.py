@@ -77,6 +77,11 @@ class Rows:
     good: dict[int, Submission] = field(default_factory=dict)
     rejected: dict[int, tuple[WireIssue, ...]] = field(default_factory=dict)
 
+    @property
+    def tasks(self) -> int:
+        """What the rows come to, where each is as many tasks as it has samples."""
+        return self.total + sum(one.request.samples - 1 for one in self.good.values())
+
     def reject(self, index: int, error: WireError) -> None:
         self.rejected[index] = error.issues
         self.good.pop(index, None)
@@ -143,11 +148,11 @@ async def _create(request: Request, key: ApiKey) -> Response:
         new = await large_batches.of_manifest(request, key, body.manifest_uri, options)
     else:
         rows = await in_thread(_read, context, key, body)
-        if rows.total <= context.config.limits.max_batch_tasks:
+        if rows.tasks <= context.config.limits.max_batch_tasks:
             # Of larger ones the bulk pipeline moderates the prompts, as of any manifest.
             await _moderate(request, rows)
         await _fetch(context, rows)
-        if rows.total <= context.config.limits.max_batch_tasks:
+        if rows.tasks <= context.config.limits.max_batch_tasks:
             return await _queue(request, key, body, rows)
         options = _options(context, key, body)
         _reject_beyond_bulk(context, rows)
@@ -304,7 +309,7 @@ async def _queue(request: Request, key: ApiKey, body: BatchBody, rows: Rows) -> 
     batch_id = str(uuid.uuid4())
     admitted = await in_thread(_decide, context, rows, batch_id)
     _refuse_if_none(rows)
-    new = [admitted[index] for index in sorted(admitted)]
+    new = [task for index in sorted(admitted) for task in admitted[index]]
     quote_usd = math.fsum(task.offer.usd for task in new)
     if body.max_credits is not None and quote_usd * CREDITS_PER_USD > body.max_credits + 1e-9:
         least = math.ceil(quote_usd * CREDITS_PER_USD - 1e-9)
@@ -325,9 +330,9 @@ async def _queue(request: Request, key: ApiKey, body: BatchBody, rows: Rows) -> 
     return await _answer(context, found, stored.tasks, replayed=stored.replayed)
 
 
-def _decide(context: Context, rows: Rows, batch_id: str) -> dict[int, NewTask]:
+def _decide(context: Context, rows: Rows, batch_id: str) -> dict[int, list[NewTask]]:
     """Admit each good row on its own. In a thread."""
-    admitted: dict[int, NewTask] = {}
+    admitted: dict[int, list[NewTask]] = {}
     for index, submission in tuple(rows.good.items()):
         try:
             admitted[index] = submission.decide(context, "batch", batch_id)

@@ -1,6 +1,7 @@
 """`/v1/text_to_video`, `/v1/image_to_video`, `/v1/video_to_video`: a task, durable before the answer leaves."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
@@ -84,8 +85,8 @@ async def _create(request: Request, key: ApiKey, model: type[Creates]) -> Respon
     if submission.media:
         submission.consider(context.admission)  # what is refused anyway is not fetched first
         submission = await submission.with_media_taken(context.intake)
-    stored = await store(request, key, [submission.decide(context, submission.mode.value)])
-    return _answer(stored.tasks[0], stored.replayed)
+    stored = await store(request, key, submission.decide(context, submission.mode.value))
+    return _answer(stored.tasks, stored.replayed)
 
 
 async def with_prompts_moderated(request: Request, submissions: Sequence[Submission]) -> list[Submission]:
@@ -100,15 +101,23 @@ async def with_prompts_moderated(request: Request, submissions: Sequence[Submiss
     return found
 
 
-def _answer(task: StoredTask, is_replayed: bool) -> Response:
+def _answer(tasks: Sequence[StoredTask], is_replayed: bool) -> Response:
+    task, *others = tasks
+    body = created(task, task.offer.position)
+    if others:
+        body["estimatedCost"] = {
+            "credits": sum(one.offer.credits for one in tasks),
+            "usd": math.fsum(one.offer.usd for one in tasks),
+        }
+        body["samples"] = [{"id": one.id, "seed": one.seed} for one in tasks]
     headers = {"Idempotent-Replayed": "true"} if is_replayed else None
-    return json_answer(created(task, task.offer.position), headers=headers)
+    return json_answer(body, headers=headers)
 
 
 async def replayed(request: Request, key: ApiKey) -> Response | None:
     """The answer of then, where the client's Idempotency-Key was seen before: whatever may have changed since."""
     tasks = await replayed_tasks(request, key)
-    return _answer(tasks[0], True) if tasks else None
+    return _answer(tasks, True) if tasks else None
 
 
 async def replayed_tasks(request: Request, key: ApiKey) -> tuple[StoredTask, ...]:

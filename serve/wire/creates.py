@@ -9,12 +9,15 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from cluster.routing.terms import Preference
+from schemas.finish import MAX_STEPS
 from schemas.inputs import FRAMES, MAX_INPUTS, Role
+from schemas.loras import MAX_LORAS, MOST_WEIGHT
 from schemas.moderation import PublicFigures
 from schemas.motion import Edit
-from schemas.request import MAX_FPS, MAX_PROMPT_CHARS, MAX_SEED, MIN_FPS, Mode
+from schemas.request import MAX_FPS, MAX_PROMPT_CHARS, MAX_SAMPLES, MAX_SEED, MIN_FPS, Mode
 from schemas.shape import parse_ratio
 from serve.wire.base import Refusal, Wire
+from serve.wire.finish import OwnStep
 from serve.wire.inputs import (
     MOST_KEYFRAMES,
     GenerateImage,
@@ -190,6 +193,13 @@ class Own(Wire):
     webhook_url: Annotated[str, Field(max_length=2000), AfterValidator(_webhook)] | None = None
 
 
+class OwnLora(Wire):
+    """A LoRA that a request brings."""
+
+    source: str = Field(min_length=1, max_length=1000)
+    weight: float = Field(default=1.0, ge=-MOST_WEIGHT, le=MOST_WEIGHT, description="how strongly it acts")
+
+
 class Creates(Own, Templated):
     """What the creates have in common."""
 
@@ -214,6 +224,14 @@ class Creates(Own, Templated):
     camera: CameraBody = Field(default=(), description="keys of the camera's motion")
     paths: PathsBody = Field(default=(), description="where things go")
     edit: Edit | None = Field(default=None, description="of a source: speed, reverse, region")
+    finish: tuple[OwnStep, ...] = Field(
+        default=(), max_length=MAX_STEPS, description="what is done to the clip after it was rendered, in this order"
+    )
+
+    loras: tuple[OwnLora, ...] = Field(
+        default=(), max_length=MAX_LORAS, description="beside the variant's own, from where this endpoint takes them"
+    )
+    samples: int = Field(default=1, ge=1, le=MAX_SAMPLES, description="as many tasks, each with a seed of its own")
 
     @model_validator(mode="after")
     def _one_length(self) -> "Creates":

@@ -15,8 +15,8 @@ Sign = Callable[[str], str]
 """An absolute URL for a stored clip."""
 
 
-def estimated_cost(offer: Offer) -> Json:
-    return {"credits": offer.credits, "usd": offer.usd}
+def estimated_cost(offer: Offer, samples: int = 1) -> Json:
+    return {"credits": samples * offer.credits, "usd": samples * offer.usd}
 
 
 def quote(offer: Offer) -> Json:
@@ -47,7 +47,13 @@ def rendered(group: Group) -> Json:
         "fps": group.fps,
         "durationSeconds": round(group.frames / group.fps, 3),
         "steps": group.steps,
+        **({"finish": [stage.told for stage in group.finish], "clip": _finished(group)} if group.finish else {}),
     }
+
+
+def _finished(group: Group) -> Json:
+    shape, fps = group.clip_shape, group.clip_fps
+    return {"width": shape.width, "height": shape.height, "frames": shape.frames, "fps": fps}
 
 
 def created(task: StoredTask, position: int) -> Json:
@@ -124,12 +130,14 @@ def _ended(body: Json, task: StoredTask, sign: Sign) -> Json:
         return body
     body["bill"] = {
         "usd": billed_usd,
+        "finishUsd": outcome.billed_finish_usd,
         "credits": bill_credits(billed_usd, task.offer),
         "gpuSeconds": outcome.billed_gpu_s,
         "timings": {
             "queueSeconds": outcome.timings.queue_s,
             "loadSeconds": outcome.timings.load_s,
             "renderSeconds": outcome.timings.render_s,
+            "finishSeconds": outcome.timings.finish_s,
             "encodeSeconds": outcome.timings.encode_s,
             "storeSeconds": outcome.timings.store_s,
         },

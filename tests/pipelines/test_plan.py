@@ -64,7 +64,7 @@ def test_a_prompt_that_moderation_refuses_rejects_its_row_and_no_other(tmp_path:
     (issue,) = planned.rejects[0].issues
     assert (issue.path, issue.code) == ("prompt", "SAFETY.INPUT.TEXT")
     assert issue.message == "refused by moderation: INPUT.TEXT: violence 1.00 by words (refuse)"
-    table = row_table(planned, [(0.0, 0.0)] * len(planned.groups)).sort_by("row")
+    table = row_table(planned, [(0.0, 0.0, 0.0)] * len(planned.groups)).sort_by("row")
     assert table.column("reject_code").to_pylist() == [None, "SAFETY.INPUT.TEXT", None, None, None]
     assert [text is not None for text in table.column("text_moderation").to_pylist()] == [False, True] + [False] * 3
 
@@ -364,3 +364,105 @@ def test_batches_cover_a_group_evenly(count: int, size: int) -> None:
     assert [i for start, stop in cuts for i in range(start, stop)] == list(range(count))
     sizes = [stop - start for start, stop in cuts]
     assert not sizes or (max(sizes) <= size and max(sizes) - min(sizes) <= 1)
+
+
+def test_what_is_done_to_clips_is_planned_priced_and_told(tmp_path: Path) -> None:
+    steps: list[dict[str, Any]] = [{"interpolate": 16}, {"upscale": 2}]
+    planned = plan(
+        tmp_path,
+        {"prompt": "a", "seed": 1},
+        {"prompt": "a", "seed": 1, "finish": steps},
+        {"prompt": "a", "seed": 1, "finish": json.dumps(steps)},
+        {"prompt": "a", "seed": 1, "finish": {"upscale": 2, "size": None}},
+        {"prompt": "a", "finish": [{"upscale": 0.5}]},
+        {"prompt": "a", "finish": [{"upscale": 2, "by": "nobody"}]},
+        {"prompt": "a", "finish": "{"},
+        {"prompt": "a", "ratio": "1280:720", "finish": [{"fit": "pad"}], "variant": "small"},
+    )
+    plain, both, same, large, _, _, _, fitted = planned.fingerprints
+    assert both == same
+    assert len({plain, both, large, fitted}) == 4
+    assert planned.bases[:4] == ["", plain, plain, plain]
+    told = [str(issue) for reject in planned.rejects for issue in reject.issues]
+    assert told[0] == "finish.0: upscale: a factor is above 1 and at most 8 (got 0.5)"
+    assert "'nobody' does no upscale; available: lanczos" in told[1]
+    assert told[2].startswith("finish: not JSON")
+    table = row_table(planned, [(0.0, 0.0, 0.0)] * len(planned.groups)).sort_by("row")
+    sizes = list(zip(*(table.column(name).to_pylist() for name in ("width", "height", "frames", "fps")), strict=True))
+    assert sizes[1] == (128, 128, 34, 16.0)
+    assert sizes[7] == (1280, 720, 17, 8.0)
+    assert json.loads(table.column("finish")[1].as_py()) == [
+        "interpolate to 16 fps by blend",
+        "upscale to 128x128 by lanczos",
+    ]
+
+
+def test_a_row_of_several_samples_is_as_many_clips_with_seeds_of_their_own(tmp_path: Path) -> None:
+    planned = plan(
+        tmp_path,
+        {"id": "x", "prompt": "a"},
+        {"id": "x", "prompt": "a", "samples": 3},
+        {"prompt": "b", "seed": 7, "samples": "2"},
+        {"prompt": "c", "samples": 0},
+        {"prompt": "d", "samples": 65, "variant": "small"},
+        {"prompt": 5, "samples": 2},
+        {"prompt": "e", "samples": None},
+    )
+    assert [reject.position for reject in planned.rejects] == [6, 7, 8, 9]
+    assert [str(issue) for issue in planned.rejects[0].issues] == [
+        "samples: must be a whole number from 1 to 64 (got 0)"
+    ]
+    assert planned.rows.lines == [1, 2, 2, 2, 3, 3, 4, 5, 6, 6, 7]
+    assert planned.ids[1:4] == ["x"] * 3
+    # The first is the row's own clip, so that more samples of a row are more clips beside those there are.
+    assert planned.fingerprints[0] == planned.fingerprints[1]
+    assert planned.seeds[4] == 7
+    assert len(set(planned.fingerprints[1:6])) == 5
+    assert len({planned.group_of[at] for at in range(6)}) == 1, "they may share a model call"
+    table = row_table(planned, [(0.0, 0.0, 0.0)] * len(planned.groups)).sort_by("row")
+    assert table.column("sample").to_pylist()[:6] == [0, 0, 1, 2, 0, 1]
+
+
+def test_rows_without_samples_are_planned_as_before(tmp_path: Path) -> None:
+    planned = plan(tmp_path, {"prompt": "a"}, {"prompt": "a", "samples": 1})
+    assert planned.fingerprints[0] == planned.fingerprints[1]
+
+
+def test_loras_of_rows_are_part_of_the_group_with_their_content(tmp_path: Path) -> None:
+    def content(name: str) -> str:
+        return {f"lora:{tmp_path / 'a'}": "one"}.get(name, "other")
+
+    one, two = [{"source": str(tmp_path / "a")}], [{"source": "owner/b", "weight": 0.5}]
+    rows = [
+        {"prompt": "a", "seed": 1, "loras": told}
+        for told in (None, one, json.dumps(one), [{"source": "./a"}], two, [*one, *two], [{**two[0], "weight": 0}])
+    ]
+    planned = plan(tmp_path, *rows, content=content)
+    assert not planned.rejects
+    plain, first, same, beside, second, both, unheard = planned.fingerprints
+    assert first == same == beside
+    assert unheard == plain
+    assert len({plain, first, second, both}) == 4
+    assert [lora.digest for lora in planned.groups[planned.group_of[5]].loras] == ["one", "other"]
+    changed = plan(tmp_path, *rows, content=lambda name: "changed" if name.startswith("lora:") else "other")
+    assert changed.fingerprints[0] == plain
+    assert changed.fingerprints[1] != first
+
+
+def test_loras_that_may_not_be_brought_are_rejected_with_those_that_may(tmp_path: Path) -> None:
+    told = [{"source": "/secret/x"}, {"source": "/loras/x", "weight": 1}]
+    planned = plan(
+        tmp_path,
+        {"prompt": "a", "variant": "small", "loras": told},
+        {"prompt": "a", "variant": "small", "loras": told[1:]},
+        {"prompt": "a", "loras": [{"source": "/loras/x", "wait": 1}]},
+        {"prompt": "a", "loras": [{"source": "/loras/x", "weight": 99}]},
+        {"prompt": "a", "loras": 7},
+        loras=("/loras/",),
+    )
+    assert [reject.position for reject in planned.rejects] == [0, 2, 3, 4]
+    first, *others = (str(reject.issues[0]) for reject in planned.rejects)
+    assert first == "loras.0.source: '/secret/x' may not be brought here; available: /loras/"
+    assert others[0] == "loras.0.wait: no field of a LoRA is called 'wait'; available: source, weight"
+    assert others[1].startswith("loras.0.weight: Input should be less than or equal to 8")
+    assert others[2] == "loras: must be a list of sources with weights (got 7)"

@@ -78,7 +78,7 @@ def test_media_are_taken_for_who_submits_and_then_stand_in_the_request(context: 
     taken = asyncio.run(submission_of(VIDEO, context, KEY).with_media_taken(context.intake))
     assert taken.mode is Mode.VIDEO_TO_VIDEO
     assert taken.request.inputs == (Input(role=Role.SOURCE, video="s3://bucket/inputs/video", strength=0.5),)
-    assert taken.decide(context, "batch", "b").request == taken.request
+    assert taken.decide(context, "batch", "b")[0].request == taken.request
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_an_offer_is_that_of_the_key_s_next_turn(context: Context) -> None:
     """Whoever has many tasks waiting is offered a later end than whoever has none."""
     admission = context.admission
     for seq in range(1, 21):
-        task = submission_of(TEXT, context, KEY).decide(context, "text_to_video")
+        (task,) = submission_of(TEXT, context, KEY).decide(context, "text_to_video")
         admission.accepted([stored(task, seq, NOW)])
     own = submission_of(TEXT, context, KEY).consider(admission)
     other = submission_of(TEXT, context, ApiKey("key-b", "b", NOW)).consider(admission)

@@ -98,7 +98,7 @@ def at_the_endpoint(catalog: Catalog, store: Store, out: Path, body: dict[str, A
     intake: Any = Intake(config, store, objects, now=lambda: NOW)
     context = Context(config, catalog, store, objects, admission, intake, now=lambda: NOW)
     submission = asyncio.run(submission_of(body, context, KEY).with_media_taken(context.intake))
-    (task,) = store.tasks.submit([submission.decide(context, "text_to_video")], NOW).tasks
+    (task,) = store.tasks.submit(submission.decide(context, "text_to_video"), NOW).tasks
     assert all(uri.startswith(objects.uri("inputs")) for uri in as_rendered(task).media), "our checked copies"
     return task.group, as_rendered(task)
 

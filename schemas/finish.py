@@ -1,0 +1,314 @@
+"""What is done to a clip after it was rendered: smoother, larger, of another size.
+
+A `FinishStep` is what a client says, a `FinishStage` the same resolved: by whom it is done, and what the clip is
+afterwards. Stages follow one another; each makes a clip of its own, whose fingerprint follows from the one before it.
+Who does them is a `Finisher` of the catalog. The floor is there always: FFmpeg's filters, without weights.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from fractions import Fraction
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from schemas.errors import Issue
+from schemas.shape import Shape
+
+MAX_STEPS = 8
+MAX_FACTOR = 8.0
+MAX_SIDE = 16384
+_LEAST_SIDE = 32  # below, '16:9' was meant as a proportion
+_SIZE = re.compile(r"\s*(\d{1,6})\s*[:x×]\s*(\d{1,6})\s*")
+_MOST_FPS = 240.0
+_LINES = {"480p": 480, "720p": 720, "1080p": 1080, "4k": 2160}
+# Of two proportions that are the same but for whole pixels.
+_SAME_PROPORTION = 0.02
+
+FitMode = Literal["pad", "crop", "stretch"]
+Method = Literal["lanczos", "blend", "motion", "spandrel"]
+
+
+class Operation(StrEnum):
+    """What a stage does."""
+
+    INTERPOLATE = "interpolate"  # more frames a second, as long as before
+    UPSCALE = "upscale"  # larger, in the same proportion
+    FIT = "fit"  # exactly of a size
+
+
+METHODS: dict[str, tuple[Operation, ...]] = {
+    "lanczos": (Operation.UPSCALE, Operation.FIT),
+    "blend": (Operation.INTERPOLATE,),
+    "motion": (Operation.INTERPOLATE,),
+    "spandrel": (Operation.UPSCALE,),
+}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Finisher(_Frozen):
+    """Who does one kind of stage: an entry [finishers.NAME] of the catalog."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="the NAME of [finishers.NAME]: not written again")
+    title: str = Field(default="", description="for people")
+    method: Method = Field(
+        description="lanczos, blend, motion: FFmpeg's filters; spandrel: a network for single frames, with the extra"
+    )
+    weights: str | None = Field(default=None, description="of spandrel: a .safetensors file; none of the others")
+    s_per_megapixel: float = Field(default=0.02, ge=0, description="seconds for a million pixels that come out")
+    price_usd_per_hour: float = Field(default=0.0, ge=0, description="of what it holds while it works")
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        return METHODS[self.method]
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits over what decides the pixels."""
+        told = json.dumps([self.method, self.weights])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    @model_validator(mode="after")
+    def _weights_where_they_are_read(self) -> "Finisher":
+        if (self.method == "spandrel") != (self.weights is not None):
+            raise ValueError("spandrel needs weights" if self.weights is None else f"{self.method} takes no weights")
+        return self
+
+
+FLOOR: dict[str, Finisher] = {
+    one.name: one
+    for one in (
+        Finisher(name="lanczos", method="lanczos", title="FFmpeg's scaler, Lanczos", s_per_megapixel=0.02),
+        Finisher(name="blend", method="blend", title="neighbouring frames, mixed", s_per_megapixel=0.02),
+        Finisher(name="motion", method="motion", title="FFmpeg's motion estimation", s_per_megapixel=0.6),
+    )
+}
+
+
+class FinishStep(_Frozen):
+    """One thing to be done to a clip: `interpolate`, `upscale` or `fit`."""
+
+    interpolate: float | None = Field(default=None, gt=0, le=_MOST_FPS, description="to so many frames a second")
+    upscale: float | str | None = Field(
+        default=None, description="by a factor, or to a size: '1280:720', or lines: '720p', '1080p', '4k'"
+    )
+    fit: FitMode | None = Field(
+        default=None, description="pad: bars; crop: what overhangs is cut off; stretch: out of proportion"
+    )
+    size: str | None = Field(default=None, description="of fit: '1280:720'; without it, the size that was asked for")
+    by: str | None = Field(default=None, min_length=1, description="a finisher of the catalog; its own choice without")
+
+    @field_validator("upscale", mode="before")
+    @classmethod
+    def _number_in_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                return float(value)
+            except ValueError:
+                return value
+        return value
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> "FinishStep":
+        told = [name.value for name in Operation if getattr(self, name.value) is not None]
+        if len(told) != 1:
+            raise ValueError(f"a step is one of {', '.join(Operation)}")
+        if self.size is not None and self.fit is None:
+            raise ValueError(f"{told[0]} takes no size: that is of fit")
+        if self.size is not None:
+            _pixels(self.size, "size")
+        if isinstance(self.upscale, str) and self.upscale not in _LINES:
+            _pixels(self.upscale, "upscale")
+        if isinstance(self.upscale, float) and not 1 < self.upscale <= MAX_FACTOR:
+            raise ValueError(f"upscale: a factor is above 1 and at most {MAX_FACTOR:g} (got {self.upscale:g})")
+        return self
+
+    @property
+    def operation(self) -> Operation:
+        return next(one for one in Operation if getattr(self, one.value) is not None)
+
+
+class FinishStage(_Frozen):
+    """A step as it is done. `width`, `height` (pixels), `frames` and `fps` are the clip's afterwards."""
+
+    operation: Operation
+    by: str
+    digest: str
+    width: int
+    height: int
+    frames: int
+    fps: float
+    fit: FitMode | None = None
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(width=self.width, height=self.height, frames=self.frames)
+
+    @property
+    def told(self) -> str:
+        """For people, and for the credentials: 'upscale to 1280x720 by lanczos'."""
+        to = f"{self.fps:g} fps" if self.operation is Operation.INTERPOLATE else f"{self.width}x{self.height}"
+        how = f" ({self.fit})" if self.fit else ""
+        return f"{self.operation}{how} to {to} by {self.by}"
+
+
+def chained(fingerprint: str, stages: Iterable[FinishStage]) -> str:
+    """The fingerprint of the clip that `stages` make of the clip `fingerprint`: link by link."""
+    for stage in stages:
+        told = stage.model_dump_json(exclude={"by"})
+        fingerprint = hashlib.sha256(f"{fingerprint}{told}".encode()).hexdigest()[:32]
+    return fingerprint
+
+
+def asks_for_size(steps: Sequence[FinishStep]) -> bool:
+    """Whether some step brings the clip to the size that the request asks for, so that a variant need not have it."""
+    return any(step.fit is not None and step.size is None for step in steps)
+
+
+def resolved_finish(
+    steps: Sequence[FinishStep],
+    shape: Shape,
+    fps: float,
+    finishers: Mapping[str, Finisher],
+    asked: tuple[int, int] | None = None,
+) -> tuple[tuple[FinishStage, ...], tuple[Issue, ...]]:
+    """What `steps` do to a clip of this shape, and what is wrong with them. `asked` is the request's own size."""
+    stages: list[FinishStage] = []
+    issues: list[Issue] = []
+    if len(steps) > MAX_STEPS:
+        issues.append(Issue("finish", f"{len(steps)} of them, at most {MAX_STEPS}", "too_many"))
+    width, height, frames = shape.width, shape.height, shape.frames
+    for number, step in enumerate(steps[:MAX_STEPS]):
+        path, operation = f"finish.{number}", step.operation
+        able = tuple(name for name, one in finishers.items() if operation in one.operations)
+        if step.by is not None and step.by not in able:
+            issues.append(Issue(f"{path}.by", f"{step.by!r} does no {operation}", "unknown_finisher", able))
+            continue
+        if not able:
+            issues.append(Issue(path, f"nobody does {operation} here", "unknown_finisher"))
+            continue
+        by = finishers[step.by or able[0]]
+        if step.interpolate is not None:
+            if step.interpolate <= fps:
+                text = f"{step.interpolate:g} fps is no more than the {fps:g} that the clip has"
+                issues.append(Issue(f"{path}.interpolate", text, "range", (f"{2 * fps:g}",)))
+                continue
+            # As long as before, to the nearest frame.
+            frames = round(Fraction(frames) * Fraction(step.interpolate) / Fraction(fps))
+            fps = step.interpolate
+        elif step.upscale is not None:
+            size = _larger(step.upscale, width, height)
+            if isinstance(size, str):
+                near = _larger(2.0, width, height)
+                choices = (f"{near[0]}:{near[1]}",) if isinstance(near, tuple) else ()
+                issues.append(Issue(f"{path}.upscale", size, "range", choices))
+                continue
+            width, height = size
+        else:
+            target = _pixels(step.size, "size") if step.size is not None else asked
+            if target is None:
+                text = "to which size? give it here, or the request's own in pixels"
+                issues.append(Issue(f"{path}.size", text, "missing", ("1280:720",)))
+                continue
+            width, height = target
+        if max(width, height) > MAX_SIDE:
+            issues.append(Issue(path, f"{width}x{height}: no side above {MAX_SIDE}", "range"))
+            continue
+        stages.append(
+            FinishStage(
+                operation=operation,
+                by=by.name,
+                digest=by.digest,
+                width=width,
+                height=height,
+                frames=frames,
+                fps=fps,
+                fit=step.fit,
+            )
+        )
+    return tuple(stages), tuple(issues)
+
+
+def finish_s(stages: Iterable[FinishStage], finishers: Mapping[str, Finisher]) -> tuple[float, float]:
+    """(seconds, USD) that the stages of one clip are expected to take."""
+    seconds = usd = 0.0
+    for stage in stages:
+        by = finishers.get(stage.by)
+        if by is not None:
+            own_s = by.s_per_megapixel * stage.width * stage.height * stage.frames / 1e6
+            seconds += own_s
+            usd += own_s * by.price_usd_per_hour / 3600
+    return seconds, usd
+
+
+def read_steps(value: Any, path: str = "finish") -> tuple[tuple[FinishStep, ...], tuple[Issue, ...]]:
+    """Steps from JSON, or what is wrong with them, with the choices."""
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        return (), (Issue(path, f"must be a list of steps (got {repr(value)[:60]})", "type"),)
+    steps: list[FinishStep] = []
+    issues: list[Issue] = []
+    for number, one in enumerate(value):
+        where = f"{path}.{number}"
+        if isinstance(one, FinishStep):
+            steps.append(one)
+            continue
+        if not isinstance(one, dict):
+            issues.append(Issue(where, f"must be an object with one of {', '.join(Operation)}", "type"))
+            continue
+        try:
+            # Tables write what a row does not have as null.
+            steps.append(FinishStep.model_validate({str(k): v for k, v in one.items() if v is not None}))
+        except ValidationError as error:
+            issues += [_issue(dict(told), where) for told in error.errors(include_url=False)]
+    return tuple(steps), tuple(issues)
+
+
+def _issue(told: dict[str, Any], path: str) -> Issue:
+    name = str(told["loc"][0]) if told["loc"] else ""
+    kind, message = str(told["type"]), str(told["msg"]).removeprefix("Value error, ")
+    choices: tuple[str, ...] = ()
+    if kind == "extra_forbidden":
+        choices, message = tuple(FinishStep.model_fields), f"no field of a step is called {name!r}"
+    elif name == "fit":
+        choices, message = ("pad", "crop", "stretch"), f"unknown fit {repr(told['input'])[:60]}"
+    elif kind != "value_error":
+        message = f"{message} (got {repr(told['input'])[:60]})"
+    return Issue(f"{path}.{name}" if name else path, message, kind, choices)
+
+
+def _pixels(text: str, name: str) -> tuple[int, int]:
+    found = _SIZE.fullmatch(text)
+    if found is None or min(int(found[1]), int(found[2])) < _LEAST_SIDE:
+        raise ValueError(f"{name}: {text[:40]!r} is no size in pixels; write '1280:720'")
+    return int(found[1]), int(found[2])
+
+
+def _larger(wanted: float | str, width: int, height: int) -> tuple[int, int] | str:
+    """The size that an upscale comes to; in words, why it cannot."""
+    if isinstance(wanted, str) and wanted in _LINES:
+        lines = _LINES[wanted]
+        scale = lines / min(width, height)
+        size = (_even(width * scale), lines) if width >= height else (lines, _even(height * scale))
+    elif isinstance(wanted, str):
+        size = _pixels(wanted, "upscale")
+        if abs(math.log(size[0] / size[1] * height / width)) > _SAME_PROPORTION:
+            return f"{size[0]}x{size[1]} is of another proportion than {width}x{height}: upscale, then fit"
+    else:
+        size = (_even(width * wanted), _even(height * wanted))
+    if size[0] <= width or size[1] <= height:
+        return f"{size[0]}x{size[1]} is not larger than {width}x{height}"
+    return size
+
+
+def _even(side: float) -> int:
+    """Players want sides of whole pairs of pixels."""
+    return max(2, round(side / 2) * 2)
