@@ -20,11 +20,11 @@ demo: env  ## render the example manifest on the embedded default and show where
 	$(BIN)/rushes render examples/prompts.jsonl --out $(OUT) --yes
 	@echo "open $(OUT)/contact-sheet.png"
 
-test: env  ## everything
-	$(BIN)/python -m pytest
+test: env  ## everything, in two processes (tests/conftest.py)
+	$(BIN)/python -m pytest -n 2
 
 test-fast: env  ## the fast set
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 check: env  ## lint, types, the import rule, the documentation: what it names is there, the site is built strictly
 	$(BIN)/ruff check .

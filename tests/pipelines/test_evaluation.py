@@ -4,7 +4,6 @@ of."""
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cluster.topology import Topology
 from evaluation.comparison import Comparison
 from evaluation.report import Evaluation
 from evaluation.scorers import Pictures
 from pipelines.evaluation import EvaluationOptions, evaluate
 from pipelines.evaluation_table import WIDTH, as_text
-from pipelines.run import render
 from schemas.clip import ClipFormat, Status
 from schemas.errors import ConfigError
-from schemas.run import RunOptions
 from storage import keys
 from storage.store import open_store
 from tests.pipelines.drawn_run import RUN_ID, DrawnRow, two_tongues, write_run
 from tests.s3_server import S3Server
-from training.captions import plain_caption
-from training.drawing import combinations
 
 
 @pytest.fixture(scope="module")
@@ -330,26 +324,3 @@ def test_a_run_in_a_bucket_is_read_and_reported_there(s3_server: S3Server, monke
     assert values(found, "colour_obeyed") == {"fr": 0.0, "en": 1.0}
     assert found.sheets[0].startswith("s3://evaluated/")
     assert pq.read_table(io.BytesIO(open_store(out).get("evaluation/clips.parquet"))).num_rows == 4
-
-
-def prompts() -> Iterator[dict[str, object]]:
-    """The same prompts twice: with a colour that the model was taught, and with one whose word it never read."""
-    for k, (_, shape, motion) in enumerate(combinations(held=False)[::29][:12]):
-        for word, colour in {"taught": "red", "never taught": "lime"}.items():
-            prompt = plain_caption(colour, shape, motion, "white")
-            yield {"prompt": prompt, "variant": "shapes-turbo", "seed": k, "word": word, "template": k}
-
-
-@pytest.mark.ray
-def test_of_rendered_clips_the_group_that_the_model_does_worse_on_is_named(
-    tmp_path: Path, ray_cluster: Topology
-) -> None:
-    manifest = tmp_path / "m.jsonl"
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in prompts()))
-    out = str(tmp_path / "out")
-    assert render(RunOptions(manifest=str(manifest), out=out)).succeeded == 24
-    for found in (evaluated(out, "word"), evaluated(out, "word", paired_by="template")):
-        assert any(warning.startswith("word = never taught: colour_obeyed is ") for warning in found.warnings)
-        assert not any("word = taught" in warning and "obeyed" in warning for warning in found.warnings)
-        assert values(found, "colour_obeyed")["taught"] > 0.8
-        assert values(found, "succeeded") == {"never taught": 1.0, "taught": 1.0}

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 import rushes
 from cluster.simulation.policies import POLICIES
-from cluster.topology import Topology
 from rushes.cli import app
 from rushes.exits import Exit
 from rushes.run_options import moderation_settings
@@ -169,16 +168,6 @@ def test_unknown_columns_are_told_of_once_and_refused_when_strict(tmp_path: Path
     strict = RUN.invoke(app, [*words, "--strict"])
     assert strict.exit_code == Exit.USAGE
     assert "'steps' (2 rows, did you mean 'num_inference_steps'?), 'shot' (1 row)" in strict.stderr
-
-
-@pytest.mark.ray
-def test_a_run_with_a_price_needs_somebody_who_agrees(tmp_path: Path, catalog: str, ray_cluster: Topology) -> None:
-    (tmp_path / "m.jsonl").write_text('{"prompt": "a"}\n')
-    words = ["render", str(tmp_path / "m.jsonl"), "--out", str(tmp_path / "out"), "--catalog", catalog]
-    told = RUN.invoke(app, words)
-    assert told.exit_code == Exit.USAGE
-    assert "USD, and nobody can be asked here; --yes renders it" in told.stderr
-    assert not (tmp_path / "out" / "clips").exists()
 
 
 def test_fine_tuning_overwrites_nothing_unasked_and_checks_its_data_first(tmp_path: Path, catalog: str) -> None:
