@@ -14,7 +14,7 @@ from tests.simulation.runs import one_run
 from tests.simulation.world import Result, World
 
 FIRST, PARTS = 1000, 4
-RUNS = int(os.environ.get("RUSHES_SIMULATION_RUNS", "500"))
+RUNS = int(os.environ.get("RUSHES_SIMULATION_RUNS", "300"))
 
 
 def told(result: Result) -> str:
@@ -47,6 +47,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_whatever_fails_every_accepted_task_ends_once_and_no_attempt_is_spent_for_nothing(
     part: int, processes: ProcessPoolExecutor
