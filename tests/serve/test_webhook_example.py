@@ -89,7 +89,7 @@ def test_the_example_refuses_what_another_key_signed(store: Store, receiver: Any
 
 
 def test_the_example_refuses_what_nobody_signed(receiver: Any) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", receiver.server_address[1], timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", receiver.server_address[1], timeout=60)
     connection.request("POST", "/hook", b"{}", {"Content-Type": "application/json"})
     assert connection.getresponse().status == 401
     assert receiver.seen == {}

@@ -35,7 +35,7 @@ def client_of(running: Endpoint, secret: str | None = None) -> httpx.Client:
     )
 
 
-def eventually(ask: Callable[[], object], timeout_s: float = 10.0) -> None:
+def eventually(ask: Callable[[], object], timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not ask():
         assert time.monotonic() < end

@@ -297,7 +297,7 @@ def test_the_event_loop_goes_on_while_media_are_checked(
     def held(*given: object, **named: object) -> object:
         threads.append(threading.get_ident())
         begun.set()
-        assert go_on.wait(5)
+        assert go_on.wait(60)
         return real(*given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "check", held)

@@ -297,7 +297,7 @@ class TestChain:
         for process in submitters:
             acknowledged += said(process)
         for process in (chainer, *submitters):
-            process.wait(timeout=30)
+            process.wait(timeout=120)
         store = open_store(store_url)
         created = [entry.subject.removeprefix("task:") for entry in told(store)]
         assert len(created) == len(set(created))

@@ -43,7 +43,7 @@ def test_every_acknowledged_task_is_there_after_sigkills_in_the_middle_of_submit
             process.kill()
         for process in processes:
             acknowledged += said(process)
-            process.wait(timeout=30)
+            process.wait(timeout=120)
     store = open_store(store_url)
     assert len(acknowledged) == len(set(acknowledged)) >= 120
     assert {task.id for task in store.tasks.get_many(acknowledged)} == set(acknowledged)
@@ -67,7 +67,7 @@ def test_two_processes_never_lease_the_same_task(store_url: str) -> None:
         taken = [task_id for ids in threads.map(list, outputs) for task_id in ids]
     assert sorted(taken) == sorted(task.id for task in tasks)
     for process in processes:
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
     store.close()
 
 
@@ -161,7 +161,7 @@ def test_of_two_transactions_that_wait_for_each_other_both_are_done(own_server: 
                     text("UPDATE notes SET value = (value::int + 1)::text WHERE name = :name"), {"name": name}
                 )
                 if place == 0 and rounds[order] == 1:
-                    both_hold_one.wait(timeout=20)
+                    both_hold_one.wait(timeout=120)
 
         database.write(work)
 
