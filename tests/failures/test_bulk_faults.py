@@ -19,6 +19,8 @@ from tests.pipelines.catalogs import TWO_VARIANTS
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+BATCH = 4
+
 
 class Bench:
     """A manifest of `prompts`, one task each, all of one group; batches of four."""
@@ -29,13 +31,19 @@ class Bench:
         (folder / "book").mkdir()
         (folder / "catalog.toml").write_text(TWO_VARIANTS)
 
-    def run(self, prompts: list[str], script: Script | None, swift: tuple[str, ...] = (), **options: Any) -> RunSummary:
+    def run(
+        self, prompts: list[str], script: Script | None, swift: tuple[str, ...] = (), actors: int = 1, **options: Any
+    ) -> RunSummary:
+        """With one actor a variant where nothing else is said: to start one takes longer than to render."""
         manifest = self.folder / "m.jsonl"
         rows = [{"id": p, "prompt": p, "variant": "small", "num_frames": 5} for p in prompts]
         rows += [{"id": p, "prompt": p, "variant": "swift", "num_frames": 5} for p in swift]
         manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
         catalog = str(self.folder / "catalog.toml")
-        return render(RunOptions(manifest=str(manifest), out=str(self.out), catalog=catalog, **options), wrap=script)
+        told = RunOptions(
+            manifest=str(manifest), out=str(self.out), catalog=catalog, max_concurrent=BATCH * actors, **options
+        )
+        return render(told, wrap=script)
 
     def script(self, deeds: dict[str, Deed], **more: Any) -> Script:
         return Script(self.folder / "book", deeds, **more)
@@ -85,7 +93,7 @@ def test_a_batch_that_runs_out_of_memory_is_split_until_it_fits(bench: Bench) ->
 
 def test_a_process_that_dies_once_loses_nothing(bench: Bench) -> None:
     script = bench.script({"b": "die once"})
-    summary = bench.run(["a", "b", "c", "d", "e", "f"], script)
+    summary = bench.run(["a", "b", "c", "d", "e", "f"], script, actors=2)
     assert (summary.succeeded, summary.failed, summary.actors_lost) == (6, 0, 1)
     records = bench.ledger()
     assert len(records) == len(bench.clips()) == 6
@@ -115,7 +123,7 @@ def test_a_batch_that_hangs_is_killed_and_rendered_again(bench: Bench) -> None:
 def test_a_variant_that_cannot_be_loaded_fails_its_rows_and_the_others_are_rendered(bench: Bench) -> None:
     text = TWO_VARIANTS.replace("embedded:tiny-random", "/nowhere/weights", 1)
     (bench.folder / "catalog.toml").write_text(text)
-    summary = bench.run(["a", "b"], None, swift=("c", "d"))
+    summary = bench.run(["a", "b"], None, swift=("c", "d"), actors=2)
     assert (summary.succeeded, summary.failed, summary.exit_code) == (2, 2, 3)
     assert {failure["error_class"] for failure in bench.failures()} == {"VariantLoadError"}
     assert all("/nowhere/weights" in failure["error"] for failure in bench.failures())

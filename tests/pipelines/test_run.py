@@ -1,8 +1,11 @@
 """The golden path, over a folder and over a real S3 server: every row once in the results, every clip once in the
 store."""
 
+import functools
 import io
 import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from schemas.audit import AuditFilter
 from schemas.clip import ClipFormat
 from schemas.config import read_config
 from schemas.errors import ConfigError
-from schemas.run import RunOptions
+from schemas.run import RunOptions, RunSummary
 from storage import keys
 from storage.store import ObjectStore, open_store
 from tests.pipelines.catalogs import TWO_VARIANTS
@@ -40,12 +43,35 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(params=["folder", "s3"])
-def out(request: pytest.FixtureRequest, tmp_path: Path, s3_server: S3Server, ray_cluster: Topology) -> str:
-    if request.param == "folder":
-        return str(tmp_path / "out")
-    s3_server.make_bucket("golden")
-    return f"s3://golden/{tmp_path.name}"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("golden")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(folder: Path) -> Iterator[None]:
+    """Of all these tests, some of which look at the same run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUSHES_CACHE_DIR", str(folder / "cache"))
+        patch.setenv("RUSHES_STATE_DIR", str(folder / "state"))
+        yield
+
+
+Golden = Callable[[str], tuple[RunOptions, RunSummary]]
+
+
+@pytest.fixture(scope="module")
+def golden(folder: Path, s3_server: S3Server, ray_cluster: Topology) -> Golden:
+    """The run of ROWS into a "folder" or into "s3", which happens once."""
+
+    @functools.cache
+    def run(kind: str) -> tuple[RunOptions, RunSummary]:
+        place = folder / kind
+        place.mkdir()
+        told = options(place, str(place / "out") if kind == "folder" else f"{s3_server.make_bucket('golden')}/a run")
+        return told, render(told)
+
+    return run
 
 
 def options(folder: Path, out: str, rows: list[dict[str, Any]] = ROWS, **more: Any) -> RunOptions:
@@ -64,15 +90,15 @@ def results(store: ObjectStore, run_id: str) -> "pd.DataFrame":
     return pd.concat(tables).sort_values("row").set_index("id")
 
 
-def test_a_manifest_becomes_clips_and_a_results_table(tmp_path: Path, out: str) -> None:
-    told = options(tmp_path, out)
-    summary = render(told)
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_a_manifest_becomes_clips_and_a_results_table(golden: Golden, kind: str) -> None:
+    told, summary = golden(kind)
     assert (summary.rows, summary.succeeded, summary.failed, summary.rejected) == (5, 4, 0, 1)
     assert (summary.rendered, summary.reused, summary.exit_code) == (3, 1, 3)
     # `small` is guided: a prompt and a negative prompt each.
     assert summary.texts_encoded + summary.texts_reused == 5
 
-    store = open_store(out)
+    store = open_store(told.out)
     table = results(store, told.run_id)
     assert list(table.index) == [row["id"] for row in ROWS]
     assert table.status.value_counts().to_dict() == {"SUCCEEDED": 4, "REJECTED": 1}
@@ -100,10 +126,10 @@ def test_a_manifest_becomes_clips_and_a_results_table(tmp_path: Path, out: str) 
     assert {entry.clip.sha256 for entry in told_of if entry.clip} == set(table.sha256.dropna())
 
 
-def test_the_same_command_again_renders_nothing_and_says_the_same(tmp_path: Path, out: str) -> None:
-    told = options(tmp_path, out)
-    render(told)
-    store = open_store(out)
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_the_same_command_again_renders_nothing_and_says_the_same(golden: Golden, kind: str) -> None:
+    told, _ = golden(kind)
+    store = open_store(told.out)
     before = {info.key: info.etag for info in store.list("clips/")}
     again = render(told)
     assert (again.rendered, again.reused, again.succeeded, again.rejected) == (0, 4, 4, 1)
@@ -111,22 +137,20 @@ def test_the_same_command_again_renders_nothing_and_says_the_same(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_new_row_is_all_that_a_longer_manifest_costs(tmp_path: Path, ray_cluster: Topology) -> None:
+def test_a_new_row_is_all_that_a_longer_manifest_costs(tmp_path: Path, golden: Golden) -> None:
     out = str(tmp_path / "out")
-    render(options(tmp_path, out, ROWS[:3]))
+    shutil.copytree(golden("folder")[0].out, out)
     more = render(options(tmp_path, out, [*ROWS[:3], {"prompt": "a new one", "variant": "swift", "num_frames": 5}]))
     assert (more.rendered, more.reused) == (1, 3)
 
 
 @pytest.mark.slow
-def test_data_tools_read_the_results(tmp_path: Path, ray_cluster: Topology) -> None:
-    out = str(tmp_path / "out")
-    render(options(tmp_path, out))
-    folder = f"{out}/results"
-    assert len(pd.read_parquet(folder)) == 5
-    counted = duckdb.sql(f"select count(*) from '{folder}/*/*.parquet'").fetchall()
+def test_data_tools_read_the_results(golden: Golden) -> None:
+    tables = f"{golden('folder')[0].out}/results"
+    assert len(pd.read_parquet(tables)) == 5
+    counted = duckdb.sql(f"select count(*) from '{tables}/*/*.parquet'").fetchall()
     assert counted == [(5,)]
-    assert ray.data.read_parquet(folder).count() == 5
+    assert ray.data.read_parquet(tables).count() == 5
 
 
 def test_an_estimate_quotes_what_the_run_then_plans_and_writes_nothing(tmp_path: Path, ray_cluster: Topology) -> None:
