@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from prompts.encoders import TextEncoder, text_encoder_of
 from schemas.catalog import Variant
+from schemas.motion import CameraKey
 from schemas.task import Group
 
 CODES = (
@@ -214,8 +215,26 @@ class Asked:
 def asked_of(group: Group, variant: Variant) -> Asked:
     """What a resolved request asks for."""
     return Asked(
-        group.width, group.height, group.fps, group.frames / group.fps, group.guidance > variant.guidance_off_at
+        group.width,
+        group.height,
+        group.fps,
+        group.frames / group.fps,
+        group.guidance > variant.guidance_off_at,
+        frozenset(_moves(group.camera)),
     )
+
+
+def _moves(camera: Sequence[CameraKey]) -> Iterator[str]:
+    """What a camera (absolute keys) does first, by axis."""
+    for field, rest, less, more in (
+        ("pan", 0.0, "pan left", "pan right"),
+        ("tilt", 0.0, "tilt down", "tilt up"),
+        ("zoom", 1.0, "zoom out", "zoom in"),
+    ):
+        values = (getattr(key, field) for key in camera)
+        moved = next((value - rest for value in values if value is not None and value != rest), 0.0)
+        if moved:
+            yield more if moved > 0 else less
 
 
 def diagnose(prompt: str, negative_prompt: str, asked: Asked, variant: Variant) -> tuple[Finding, ...]:

@@ -6,9 +6,12 @@ from pathlib import Path
 import diffusers
 import pytest
 
-from prompts.diagnosis import CODES, MEANING, Asked, Finding, diagnose
+from prompts.diagnosis import CODES, MEANING, Asked, Finding, asked_of, diagnose
 from prompts.encoders import TextEncoder, most_tokens, text_encoder_of
 from schemas.catalog import Variant, shipped_catalog
+from schemas.motion import CameraKey
+from schemas.request import Mode
+from schemas.task import Group
 
 CATALOG = shipped_catalog()
 SMALL, LARGE = CATALOG["shapes"], CATALOG["wan2.1-t2v-1.3b"]
@@ -72,6 +75,14 @@ def test_words_are_held_against_the_camera() -> None:
     assert codes("a fox, the camera pans to the left", asked=moving) == {"contradiction"}
     assert codes("a fox, static camera", asked=moving) == {"contradiction"}
     assert codes("a fox, panning right", asked=moving) == set()
+
+
+def test_the_camera_of_a_group_is_what_it_does_first() -> None:
+    group = Group(
+        variant="x", variant_digest="x", mode=Mode.IMAGE_TO_VIDEO, width=64, height=64, frames=17, fps=8, steps=4,
+        guidance=3, camera=(CameraKey(at_s=1, pan=-10, zoom=1), CameraKey(at_s=2, pan=20, zoom=1.5)),
+    )  # fmt: skip
+    assert asked_of(group, LARGE).moves == {"pan left", "zoom in"}
 
 
 @pytest.mark.parametrize(
