@@ -26,7 +26,7 @@ from storage.audit_segments import AuditSegments, Line
 from storage.store import ObjectStore
 from trust.audit_anchor import Anchor, anchored
 from trust.audit_chain import appended
-from trust.redaction import redacted, words_of
+from trust.redaction import redacted, without_words, words_of
 from trust.signers import PemSigner, Signer
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,8 @@ def task_ended(task: Task, record: LedgerRecord, run: RunAudit, at: float, found
         action=_ENDS.get(record.status, Action.TASK_FAILED),
         subject=f"task:{record.fingerprint}",
         decision=record.failure_code or record.error_class or record.status.value,
-        reason=record.error or ("stored by a process that died before it could tell" if found else ""),
+        reason=without_words(record.error or "", task.prompt, task.negative_prompt)
+        or ("stored by a process that died before it could tell" if found else ""),
         clip=None if clip is None else AuditedClip(sha256=clip.sha256, uri=clip.uri),
         moderation=audited(record.moderation),
         prompt_sha256=prompt_sha256,

@@ -29,7 +29,7 @@ class EndpointAuditLog:
         for _ in range(_TRIES):
             head, floor = audit.head(), audit.floor()
             if head is None or floor is None:
-                raise ConfigError(self._nothing())
+                return self._headless(forged, len(believed))
             # What is older than the floor says nothing of what is left.
             known = [one for one in (*(anchor.head for anchor in believed), *heads) if one.position >= floor.position]
             check = ChainCheck(floor, known)
@@ -40,6 +40,11 @@ class EndpointAuditLog:
                     said = "it is found under another subject, key, action or time than it says"
                     misfiled.append(AuditFault(Fault.MISFILED, found.record.position, said, floor.log))
             report = check.end(head)
+            later = audit.head()
+            if later is None or later.position < report.head.position:
+                # It moves in the transaction that appends: what stands after it was put there by somebody else.
+                said = f"the log's own head is {'gone' if later is None else later.position}, and records go further"
+                misfiled.append(AuditFault(Fault.MOVED, report.head.position, said, floor.log))
             if audit.floor() == floor:
                 break
         faults = tuple(sorted([*report.faults, *misfiled, *forged], key=lambda one: one.position))
@@ -62,6 +67,20 @@ class EndpointAuditLog:
 
     def erase(self, subject: str, now: float, actor: str) -> int:
         return self._store.audit.erase(subject, now, actor)
+
+    def _headless(self, forged: Sequence[AuditFault], anchors: int) -> AuditReport:
+        """Of a store without the row that says how far its log goes: nothing was told yet, or somebody took it away."""
+        first = next(self._all(0), None)
+        if first is None and not anchors:
+            raise ConfigError(self._nothing())
+        at, before = (1, "") if first is None else (first.record.position, first.record.previous)
+        fault = AuditFault(Fault.TRUNCATED, at, "the log's own head is gone, though there are records or anchors of it")
+        check = ChainCheck(Head(before if at == 1 else "", at - 1, before), partial=True)
+        for found in self._all(0):
+            check.see(found.record, found.prompt)
+        report = check.end()
+        faults = (fault, *report.faults, *forged)
+        return AuditReport((report,), faults, anchors, waiting=self._store.audit.waiting())
 
     def _chain_all(self) -> None:
         while self._store.audit.chain():

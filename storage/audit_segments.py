@@ -68,12 +68,23 @@ def parsed(text: str | bytes) -> Line:
     """Raises UnreadableLineError."""
     try:
         told: Any = json.loads(text)
-        beside = told.get("prompt")
-        record = Record(int(told["position"]), told["previous"], told["hash"], canonical(told["entry"]))
-        prompt = None if beside is None else Prompt(beside["salt"], beside.get("words"))
-        return Line(told["log"], record, prompt)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        beside, entry = told.get("prompt"), told["entry"]
+        if not isinstance(entry, dict):
+            raise TypeError(f"its entry is a {type(entry).__name__}")
+        record = Record(int(told["position"]), _text(told, "previous"), _text(told, "hash"), canonical(entry))
+        words = None if beside is None or beside.get("words") is None else _text(beside, "words")
+        prompt = None if beside is None else Prompt(_text(beside, "salt"), words)
+        return Line(_text(told, "log"), record, prompt)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UnreadableLineError(f"{type(error).__name__}: {error}") from error
+
+
+def _text(told: Any, name: str) -> str:
+    """What somebody wrote into a log by hand may be anything."""
+    value = told[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is a {type(value).__name__}")
+    return value
 
 
 class AuditSegments:

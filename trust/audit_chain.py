@@ -122,6 +122,8 @@ class ChainCheck:
     def __post_init__(self) -> None:
         self._last = self.floor
         self._by_position = {}
+        if self.floor.position == 0 and self.floor.hash != self.floor.log:
+            self._found(Fault.FOREIGN, 0, "its first record follows the name of another log")
         for anchor in self.anchors:
             if not self.floor.log.startswith(anchor.log):
                 self._found(Fault.FOREIGN, anchor.position, f"an anchor is of the log {anchor.log[:16]}")

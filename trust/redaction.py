@@ -5,7 +5,9 @@ so equal prompts are found though none is kept. Without either, nobody can learn
 """
 
 import hashlib
+import json
 import os
+import re
 
 from schemas.audit import AuditPrompts, Prompt, canonical, storable
 
@@ -34,3 +36,15 @@ def hash_of(words: str, salt: str) -> str:
 def matches(prompt_sha256: str | None, beside: Prompt | None, words: str) -> bool:
     """Whether these are the words of an entry; of one that was erased nobody can say."""
     return prompt_sha256 is not None and beside is not None and hash_of(words, beside.salt) == prompt_sha256
+
+
+def without_words(text: str, *prompts: str) -> str:
+    """What somebody else wrote, an error of a model or a scorer, without the prompts that it quotes: as they are, or as
+    Python and JSON write them."""
+    for prompt in filter(None, (prompt.strip() for prompt in prompts)):
+        forms = (prompt, repr(prompt)[1:-1], json.dumps(prompt)[1:-1], json.dumps(prompt, ensure_ascii=False)[1:-1])
+        for form in sorted(set(forms), key=len, reverse=True):
+            if form in text:
+                # As words: a prompt of one letter is in every text.
+                text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "[prompt]", text)
+    return text

@@ -33,6 +33,27 @@ def test_what_is_no_record_says_so(text: str) -> None:
         parsed(text)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"entry": "x"},
+        {"entry": [1]},
+        {"log": 7},
+        {"log": {}},
+        {"previous": None},
+        {"hash": 1.5},
+        {"position": None},
+        {"prompt": "x"},
+        {"prompt": {"salt": None}},
+        {"prompt": {"salt": "aa", "words": {"a": 1}}},
+    ],
+)
+def test_what_has_another_kind_of_value_than_a_record_says_so(damage: dict[str, object]) -> None:
+    told = json.loads(line_of(line(3, prompt=Prompt("aa", "a fox"))))
+    with pytest.raises(UnreadableLineError):
+        parsed(json.dumps(told | damage))
+
+
 def test_segments_are_read_in_the_order_of_their_records(store: ObjectStore) -> None:
     segments = AuditSegments(store)
     segments.write(LOG, [line(11), line(12)])

@@ -1,8 +1,10 @@
 """Anchors: who signed them, and whether what they say is what was signed."""
 
+import base64
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -77,6 +79,24 @@ def test_what_cannot_be_checked_is_not_believed(damage: dict[str, str]) -> None:
     studio = identity("Studio")
     anchor = anchored(HEAD, now(), PemSigner("es256", studio.certificates, studio.key)).model_copy(update=damage)
     assert trouble(anchor)
+
+
+@pytest.mark.parametrize("at", ["", "yesterday", "2026-11-26T12:00:00", "9" * 40])
+def test_one_that_somebody_signed_at_no_instant_is_not_vouched_for(at: str) -> None:
+    studio = identity("Studio")
+    anchor = anchored(HEAD, at, PemSigner("es256", studio.certificates, studio.key))
+    assert trouble(anchor, studio.root)
+
+
+def test_a_certificate_of_a_key_that_nobody_knows_is_not_believed() -> None:
+    studio = identity("Studio")
+    anchor = anchored(HEAD, now(), PemSigner("es256", studio.certificates, studio.key))
+    own = x509.load_pem_x509_certificate(studio.certificates.encode()).public_bytes(serialization.Encoding.DER)
+    known = bytes.fromhex("06072a8648ce3d0201")  # the object identifier of keys on elliptic curves
+    assert known in own
+    odd = base64.encodebytes(own.replace(known, bytes.fromhex("06072a8648ce222201"))).decode()
+    certificates = f"-----BEGIN CERTIFICATE-----\n{odd}-----END CERTIFICATE-----\n"
+    assert "cannot be checked" in str(trouble(anchor.model_copy(update={"certificates": certificates})))
 
 
 def test_whoever_signs_clips_signs_anchors(tmp_path: Path) -> None:

@@ -333,6 +333,9 @@ TAMPERING = {
     "it is filed under another task": ("UPDATE audit_log SET subject = 'task:other' WHERE position = 4", 4),
     "it is filed under another key": ("UPDATE audit_log SET key_id = '' WHERE position = 4", 4),
     "it is filed under another time": ("UPDATE audit_log SET at = at + 1 WHERE position = 4", 4),
+    "its head is taken away": ("DELETE FROM audit_head", 1),
+    "its head is put back": ("UPDATE audit_head SET position = 8", 9),
+    "it has another name": ("UPDATE audit_head SET log = 'x'", 0),
     "the words of a prompt are changed": ("UPDATE audit_prompts SET words = 'x' WHERE position = 1", 1),
 }
 
