@@ -141,7 +141,7 @@ def signature_in(path: Path) -> Signature:
         found = read_credentials(path)
     except (ConfigError, OSError):
         return Signature()
-    if found is None or found.state == "invalid":
+    if found is None or found.state in ("invalid", "unread"):
         return Signature()
     return Signature((found.render or {}).get("unsigned_sha256"), found.signed_by)
 
@@ -168,10 +168,12 @@ def check_signing(settings: TrustSettings, state_dir: Path) -> str:
         extra = settings.credentials is CredentialsMode.AUTO
         return f"clips are not signed{': the trust extra is not installed' if extra else ''}"
     signing = signing_or_reason(settings, state_dir)
-    if isinstance(signing, UnableToSign):
-        if settings.unsigned is UnsignedRule.FAIL:
-            raise ConfigError(signing.reason)
-        return f"clips are published unsigned: {signing.reason}"
     assert signing is not None
+    try:
+        signing.try_out()
+    except SigningError as error:
+        if settings.unsigned is UnsignedRule.FAIL:
+            raise ConfigError(str(error)) from error
+        return f"clips are published unsigned: {error}"
     made_here = ": made on this machine for development, so nobody else trusts it" if signing.is_development else ""
     return f"clips are signed by {signing.signed_by!r}{made_here}"

@@ -45,7 +45,7 @@ def verify(
     `valid` says that nothing was changed since it was signed, not who signed: for that, give `--trust-anchors`. The
     clips of a run are held against its ledger too.
 
-    Exit codes: 0 all are valid or trusted, 1 some are changed or missing, 3 some are unsigned, 2 usage.
+    Exit codes: 0 all are valid or trusted, 1 some are changed or missing, 3 some are unsigned or expired, 2 usage.
     """
     from pipelines.verification import verify as verified
     from trust.verification import Verdict, worst
@@ -73,8 +73,8 @@ def verify(
         else:
             shown.print(_many(reports))
             shown.print(", ".join(f"{counts[v]} {v.value}" for v in Verdict if counts[v]), markup=False)
-    broke, unsigned = result in (Verdict.MISSING, Verdict.CHANGED), result is Verdict.UNSIGNED
-    raise typer.Exit(Exit.BROKE if broke else Exit.INCOMPLETE if unsigned else Exit.OK)
+    broke, in_part = result in (Verdict.MISSING, Verdict.CHANGED), result in (Verdict.UNSIGNED, Verdict.EXPIRED)
+    raise typer.Exit(Exit.BROKE if broke else Exit.INCOMPLETE if in_part else Exit.OK)
 
 
 def _anchors(path: Path | None) -> str | None:
@@ -99,8 +99,8 @@ def _facts(report: "FileReport") -> list[tuple[str, str]]:
     if mark is not None:
         fits = {True: ", as its fingerprint", False: ", which is another clip's", None: ""}[mark.expected]
         facts.append(("watermark", f"{mark.payload or 'there, but it cannot be read'}{fits}"))
-    if found is None:
-        return [*facts, ("credentials", "none")]
+    if found is None or found.state == "unread":
+        return [*facts, ("credentials", "none" if found is None else "none that can be read")]
     development = ": a certificate for development, of nobody in particular" if found.is_development else ""
     facts += [
         ("signed by", f"{found.signed_by}{development}"),
@@ -122,7 +122,7 @@ def _many(reports: list["FileReport"]) -> RenderableType:
     table.add_column("verdict", no_wrap=True)
     table.add_column("signed by, or why not", overflow="fold")
     for report in sorted(reports, key=lambda r: (r.verdict.rank, r.where)):
-        by = report.credentials.signed_by if report.credentials is not None else "no credentials"
+        by = (report.credentials.signed_by if report.credentials is not None else "") or "no credentials"
         name = report.where.rpartition("/")[2]
         table.add_row(name, report.verdict.value, "; ".join(report.reasons) or by)
     return table

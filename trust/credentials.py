@@ -6,6 +6,7 @@
 | WebM | no: C2PA has no place in Matroska |
 """
 
+import base64
 import io
 import json
 import os
@@ -35,7 +36,12 @@ _SETTINGS: dict[str, Any] = {
     "builder": {"thumbnail": {"enabled": False}},
     "verify": {"verify_after_sign": False, "verify_trust": False, "remote_manifest_fetch": False, "ocsp_fetch": False},
 }
-_UNTRUSTED = "signingCredential.untrusted"
+_UNTRUSTED, _EXPIRED = "signingCredential.untrusted", "signingCredential.expired"
+# How the credentials of any format begin; where a file without these bytes cannot be read, it never had any.
+_MARK = b"c2pa"
+_READ_AT_ONCE = 1 << 20
+# The smallest picture that can be signed: a grey pixel.
+_TRIAL_PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 
 
 class ClipSigning:
@@ -43,6 +49,7 @@ class ClipSigning:
 
     def __init__(self, signer: Signer | PemSigner, timestamp_url: str | None = None) -> None:
         c2pa = library("c2pa")
+        self._is_proven = False
         self.signed_by = subject_of(signer.certificates)
         self.is_development = isinstance(signer, PemSigner) and signer.development
         # What others are asked for over a network is asked for again: a lost signature would cost a rendered clip.
@@ -79,6 +86,11 @@ class ClipSigning:
         self._sign(io.BytesIO(data), target, Path(f"{claim.fingerprint}.{suffix}"), claim, ingredients)
         return target.getvalue()
 
+    def try_out(self) -> None:
+        """Sign what nobody keeps. Raises SigningError where clips could not be signed: by a certificate that has
+        expired, say, or is of a kind that C2PA does not take."""
+        self.signed(_TRIAL_PIXEL, "gif", _TRIAL)
+
     def _sign(self, source: Any, target: Any, path: Path, claim: Claim, ingredients: Sequence[bytes]) -> None:
         c2pa = library("c2pa")
         suffix = path.suffix.removeprefix(".")
@@ -98,8 +110,25 @@ class ClipSigning:
                     for ingredient in ingredients:
                         builder.add_ingredient_from_archive(io.BytesIO(ingredient))
                     builder.sign(suffix, source, target)
+            if not self._is_proven:
+                self._prove(target, title)
         except c2pa.C2paError as error:
             raise SigningError(f"{title}: it cannot be signed by {self.signed_by!r}: {error}") from error
+
+    def _prove(self, target: Any, title: str) -> None:
+        """Read back the first file that this process signs: whether a signature holds is looked at nowhere else."""
+        target.seek(0)
+        kind = content_type_of(target.read(HEAD_BYTES))
+        target.seek(0)
+        with library("c2pa").Reader(kind, target, context=_reading_context()) as reader:
+            found = _found(json.loads(reader.json()))
+        if found.state != "valid":
+            why = "; ".join(found.problems)
+            raise SigningError(f"{title}: what {self.signed_by!r} signs does not hold: {why}")
+        self._is_proven = True
+
+
+_TRIAL = Claim("trial", "", "", "", "", "", "", "", development=True)
 
 
 class UnableToSign:
@@ -110,6 +139,9 @@ class UnableToSign:
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
+
+    def try_out(self) -> None:
+        raise SigningError(self.reason)
 
     def sign(self, path: Path, claim: Claim, ingredients: Sequence[bytes] = ()) -> None:  # noqa: ARG002
         raise SigningError(self.reason)
@@ -181,7 +213,8 @@ class IngredientFound:
 @dataclass(frozen=True)
 class CredentialsFound:
     """What a file's credentials say. `state`: `trusted` (by an anchor that was given), `valid` (unchanged since it was
-    signed, by whoever it was), or `invalid`, with `problems` that say why."""
+    signed, by whoever it was), `expired` (the same, but the certificate is in force no more and no authority says when
+    it was used), `invalid`, with `problems` that say why, or `unread`: none are in it that can be read, with why."""
 
     state: str
     signed_by: str
@@ -212,8 +245,21 @@ def read_credentials(path: Path, trust_anchors: str | None = None) -> Credential
         # Its classes are attributes of C2paError alone.
         if isinstance(error, c2pa.C2paError.ManifestNotFound | c2pa.C2paError.NotSupported):
             return None
-        return CredentialsFound("invalid", "", "", "", "", (), False, False, problems=(str(error),))
+        is_elsewhere = isinstance(error, c2pa.C2paError.RemoteManifest)
+        state = "unread" if is_elsewhere or not _has(path, _MARK) else "invalid"
+        return CredentialsFound(state, "", "", "", "", (), False, False, problems=(str(error),))
     return _found(told)
+
+
+def _has(path: Path, mark: bytes) -> bool:
+    """Whether these bytes are somewhere in the file."""
+    kept = b""
+    with path.open("rb") as file:
+        while data := file.read(_READ_AT_ONCE):
+            if mark in kept + data:
+                return True
+            kept = data[1 - len(mark) :]
+    return False
 
 
 def _found(told: Mapping[str, Any]) -> CredentialsFound:
@@ -223,7 +269,9 @@ def _found(told: Mapping[str, Any]) -> CredentialsFound:
     actions = [a for label, data in assertions.items() if label.startswith("c2pa.actions") for a in data["actions"]]
     generator: Mapping[str, Any] = next(iter(active.get("claim_generator_info") or ()), {})
     subject = _subject(active)
-    state = str(told.get("validation_state", "Invalid")).lower()
+    state, problems = str(told.get("validation_state", "Invalid")).lower(), _problems(told)
+    if state == "invalid" and problems and all(one.startswith(f"{_EXPIRED}:") for one in problems):
+        state = "expired"
     return CredentialsFound(
         state=state,
         signed_by=subject,
@@ -235,7 +283,7 @@ def _found(told: Mapping[str, Any]) -> CredentialsFound:
         is_development=subject == DEVELOPMENT,
         ingredients=tuple(_ingredient(one, manifests) for one in active.get("ingredients", ())),
         render=assertions.get(RENDER_LABEL),
-        problems=_problems(told) if state == "invalid" else (),
+        problems=problems if state in ("invalid", "expired") else (),
     )
 
 
@@ -244,7 +292,9 @@ def _ingredient(told: Mapping[str, Any], manifests: Mapping[str, Any]) -> Ingred
     state = signed_by = None
     if carried is not None:
         signed_by = _subject(carried)
-        state = "invalid" if _problems(told) else "valid"
+        problems = _problems(told)
+        is_expired = all(one.startswith(f"{_EXPIRED}:") for one in problems)
+        state = "valid" if not problems else "expired" if is_expired else "invalid"
     return IngredientFound(
         told.get("title") or "", told.get("format") or "", told.get("relationship") or "", state, signed_by
     )

@@ -12,8 +12,12 @@ _STARTS = (
     (b"PK\x03\x04", "zip"),
     (b"%PDF", "application/pdf"),
     (b"\0\0\0\x0cJXL ", "image/jxl"),
+    (b"ID3", "audio/mpeg"),
+    (b"fLaC", "audio/flac"),
+    (b"<svg", "image/svg+xml"),
+    (b"<?xml", "image/svg+xml"),
 )
-_RIFF = {b"WEBP": "image/webp", b"AVI ": "video/avi"}
+_RIFF = {b"WEBP": "image/webp", b"AVI ": "video/avi", b"WAVE": "audio/wav"}
 # Brands of ISO media files; any other is a video.
 _BRANDS = {
     b"avif": "image/avif",

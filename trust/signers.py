@@ -8,14 +8,16 @@ A signer of yours is an object that a callable without arguments returns, named 
 
 import datetime
 import os
+import queue
 import tempfile
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from schemas import entry_points
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, one_line
 from schemas.trust import TrustSettings
 from trust.extra import library
 
@@ -24,6 +26,8 @@ ALGORITHMS = ("es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519")
 DEVELOPMENT = "Rushes development certificate"
 _FILE = "development-signer.pem"
 _VALID_DAYS, _RENEWED_DAYS = 365, 30
+ANSWER_S = 30.0
+"""For a signer by entry point to answer; then that signature failed."""
 _KEY_END = "-----END PRIVATE KEY-----\n"
 
 
@@ -94,11 +98,50 @@ def development_signer(state_dir: Path) -> PemSigner:
     raise ConfigError(f"{path}: not a development certificate of ours; delete it and another is made")
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A signer by entry point, asked once for what does not change, and never waited for without end."""
+
+    name: str
+    algorithm: str
+    certificates: str
+    signer: Any = field(repr=False)
+
+    def sign(self, data: bytes) -> bytes:
+        """Raises what the signer raises, TimeoutError, and TypeError for what is no signature."""
+        answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                answers.put((self.signer.sign(data), None))
+            except BaseException as error:
+                answers.put((None, error))
+
+        # Of its own: one that hangs keeps nobody else's, nor the process when that ends.
+        threading.Thread(target=ask, name="signer", daemon=True).start()
+        try:
+            answer, error = answers.get(timeout=ANSWER_S)
+        except queue.Empty:
+            raise TimeoutError(f"signer {self.name!r}: no answer within {ANSWER_S:g} s") from None
+        if error is not None:
+            raise RuntimeError(f"signer {self.name!r}: {type(error).__name__}: {one_line(error)}") from error
+        if not isinstance(answer, bytes | bytearray) or not answer:
+            raise TypeError(f"signer {self.name!r}: returned {type(answer).__name__}, not the bytes of a signature")
+        return bytes(answer)
+
+
 def _by_entry_point(name: str) -> Signer:
-    made: Signer = entry_points.made(entry_points.find(GROUP, name, f"signer: unknown {name!r}"), "signer")
-    if made.algorithm not in ALGORITHMS:
+    made: Any = entry_points.made(entry_points.find(GROUP, name, f"signer: unknown {name!r}"), "signer")
+    try:
+        asked = _Asked(name, made.algorithm, made.certificates, made)
+        asked.signer.sign  # noqa: B018  # it has one
+    except Exception as error:  # what is somebody else's raises what it likes
+        raise ConfigError(f"signer {name!r}: {type(error).__name__}: {one_line(error)}") from error
+    if asked.algorithm not in ALGORITHMS:
         raise ConfigError(f"signer {name!r}: unknown algorithm {made.algorithm!r}; available: {', '.join(ALGORITHMS)}")
-    return made
+    if not isinstance(asked.certificates, str):
+        raise ConfigError(f"signer {name!r}: its certificates are no text in PEM")
+    return asked
 
 
 def _from_files(key_path: Path, certificates_path: Path) -> PemSigner:

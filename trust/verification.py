@@ -18,6 +18,7 @@ class Verdict(StrEnum):
     MISSING = "missing"  # a run has a record of it, and it is not there
     CHANGED = "changed"  # not the bytes that its credentials, or the run's record, tell of
     UNSIGNED = "unsigned"  # no credentials
+    EXPIRED = "expired"  # as it was signed, but the certificate is in force no more, and nobody says when it was
     VALID = "valid"  # as it was signed, by whoever it was
     TRUSTED = "trusted"  # as it was signed, by somebody whose authority was given
 
@@ -84,12 +85,20 @@ def mark_found(mark: Watermark, found: CredentialsFound | None, recorded: Record
     return MarkFound(mark.payload.hex() if mark.payload is not None else None, expected, mark.false_alarms)
 
 
+_VERDICTS = {
+    "trusted": Verdict.TRUSTED,
+    "valid": Verdict.VALID,
+    "expired": Verdict.EXPIRED,
+    "unread": Verdict.UNSIGNED,
+}
+
+
 def judge(where: str, sha256: str, found: CredentialsFound | None, recorded: Recorded | None) -> FileReport:
     """What it all comes to. Pure."""
     reasons: list[str] = []
     verdict = Verdict.UNSIGNED
     if found is not None:
-        verdict = {"trusted": Verdict.TRUSTED, "valid": Verdict.VALID}.get(found.state, Verdict.CHANGED)
+        verdict = _VERDICTS.get(found.state, Verdict.CHANGED)
         reasons += found.problems
     if recorded is not None:
         wrong = _differences(sha256, found, recorded)

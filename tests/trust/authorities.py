@@ -28,18 +28,23 @@ class Identity:
         return paths
 
 
-def identity(name: str, curve: ec.EllipticCurve | None = None) -> Identity:
-    """Somebody called `name`, and the authority that says so."""
+def identity(name: str, curve: ec.EllipticCurve | None = None, days: float = 30.0) -> Identity:
+    """Somebody called `name`, and the authority that says so, for so many days from now on."""
     key, authority_key = ec.generate_private_key(curve or ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root = _certificate(f"{name} authority", f"{name} authority", authority_key, authority_key, True)
-    own = _certificate(name, f"{name} authority", key, authority_key, False)
+    own = _certificate(name, f"{name} authority", key, authority_key, False, days)
     private = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     chain = own.public_bytes(PEM) + root.public_bytes(PEM)
     return Identity(private.decode(), chain.decode(), root.public_bytes(PEM).decode())
 
 
 def _certificate(
-    name: str, issuer: str, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey, authority: bool
+    name: str,
+    issuer: str,
+    key: ec.EllipticCurvePrivateKey,
+    by: ec.EllipticCurvePrivateKey,
+    authority: bool,
+    days: float = 30.0,
 ) -> x509.Certificate:
     now = datetime.datetime.now(datetime.UTC)
     usage = x509.KeyUsage(not authority, False, False, False, False, authority, authority, False, False)
@@ -49,8 +54,8 @@ def _certificate(
         .issuer_name(_named(issuer))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
+        .not_valid_before(now - datetime.timedelta(days=40))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.BasicConstraints(authority, None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

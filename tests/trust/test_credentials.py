@@ -23,6 +23,7 @@ from trust import credentials
 from trust.claim import AI_GENERATED, Claim, Edit, request_digest
 from trust.credentials import ClipSigning, ingredient_of, open_signing, read_credentials, signing_or_reason
 from trust.signers import PemSigner
+from trust.verification import Verdict, inspect
 
 CLAIM = Claim(
     fingerprint="0123456789abcdef" * 2,
@@ -128,15 +129,6 @@ def test_a_file_that_is_no_medium_has_none(tmp_path: Path) -> None:
         assert read_credentials(tmp_path / name) is None
 
 
-def test_a_damaged_file_is_invalid_and_says_why(tmp_path: Path) -> None:
-    path = tmp_path / "cut.png"
-    path.write_bytes(png()[:50])
-    found = read_credentials(path)
-    assert found is not None
-    assert found.state == "invalid"
-    assert found.problems
-
-
 def told_of(data: bytes, content_type: str, title: str) -> tuple[bytes, ...]:
     ingredient = ingredient_of(data, content_type, title)
     assert ingredient is not None
@@ -233,6 +225,61 @@ def test_a_signer_that_never_answers_leaves_the_file_as_it_was(
         ClipSigning(Kms(studio, fails=99)).sign(path, CLAIM)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("answer", [b"short", b"\1" * 64, b"\1" * 20_000])
+def test_a_signer_that_answers_with_no_signature_of_it_signs_nothing(
+    tmp_path: Path, studio: Identity, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr(credentials, "_FIRST_PAUSE_S", 0.0)
+    kms = Kms(studio)
+    monkeypatch.setattr(kms, "sign", lambda data: answer)
+    path = clip(tmp_path)
+    before = path.read_bytes()
+    signing = ClipSigning(kms)
+    with pytest.raises(SigningError, match="what 'Studio' signs does not hold|cannot be signed"):
+        signing.sign(path, CLAIM)
+    assert path.read_bytes() == before
+    with pytest.raises(SigningError):
+        signing.try_out()
+
+
+def test_a_certificate_that_has_expired_is_found_out_before_a_clip_is_made() -> None:
+    expired = identity("Studio", days=-1)
+    with pytest.raises(SigningError, match="the certificate was not valid at time of signing"):
+        ClipSigning(PemSigner("es256", expired.certificates, expired.key)).try_out()
+
+
+def test_a_clip_whose_certificate_has_expired_since_was_not_changed(tmp_path: Path, signing: ClipSigning) -> None:
+    signing.sign(path := clip(tmp_path), CLAIM)
+    told = read_by_others(path.read_bytes(), "video/mp4")
+    # As the library says it then; a day cannot be waited for.
+    expired = {"code": "signingCredential.expired", "explanation": "certificate expired"}
+    told["validation_state"] = "Invalid"
+    told["validation_results"]["activeManifest"]["failure"] = [expired]
+    found = credentials._found(told)
+    assert (found.state, found.signed_by) == ("expired", "Studio")
+    assert found.problems == ("signingCredential.expired: certificate expired",)
+    told["validation_results"]["activeManifest"]["failure"].append({"code": "assertion.bmffHash.mismatch"})
+    assert credentials._found(told).state == "invalid"
+
+
+def test_a_damaged_file_that_never_had_credentials_is_not_called_changed(tmp_path: Path) -> None:
+    for name, data in {"a.png": b"\x89PNG\r\n\x1a\n", "a.jpg": b"\xff\xd8\xff", "a.mp4": b"\0\0\0\x18ftypisom"}.items():
+        path = tmp_path / name
+        path.write_bytes(data + b"\xff" * 100)
+        found = read_credentials(path)
+        assert found is not None
+        assert (found.state, bool(found.problems)) == ("unread", True)
+        assert inspect(path, name).verdict is Verdict.UNSIGNED
+
+
+def test_what_is_left_of_a_file_with_credentials_is_changed(tmp_path: Path, signing: ClipSigning) -> None:
+    signing.sign(path := clip(tmp_path), CLAIM)
+    data = path.read_bytes()
+    for left in (len(data) - 1, len(data) // 2, 400):
+        path.write_bytes(data[:left])
+        assert inspect(path, path.name).verdict is Verdict.CHANGED, left
 
 
 def test_many_threads_sign_with_one_key(tmp_path: Path, signing: ClipSigning) -> None:

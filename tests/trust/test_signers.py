@@ -113,10 +113,66 @@ class Odd(Kms):
     algorithm = "md5"
 
 
+class Away:
+    """Whoever asks what it is has to ask somebody else."""
+
+    @property
+    def algorithm(self) -> str:
+        raise ConnectionError("503")
+
+
+class Unable:
+    algorithm, certificates = "es256", ""
+
+
+class Hangs(Kms):
+    def sign(self, data: bytes) -> bytes:
+        threading.Event().wait()
+        return b""
+
+
+class Quits(Kms):
+    def sign(self, data: bytes) -> bytes:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("Away", "signer 'Away': ConnectionError: 503"), ("Unable", "signer 'Unable': AttributeError")]
+)
+def test_one_that_cannot_say_what_it_is_is_an_error_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, said: str
+) -> None:
+    points = EntryPoints([EntryPoint(name, f"{__name__}:{name}", signers.GROUP)])
+    monkeypatch.setattr(entry_points, "entry_points", lambda group: points.select(group=group))
+    with pytest.raises(ConfigError, match=said):
+        find_signer(TrustSettings(signer=name), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("Hangs", TimeoutError, "no answer within 0.05 s"),
+        ("Quits", RuntimeError, "SystemExit: 3"),
+        ("Kms", TypeError, "not the bytes of a signature"),
+    ],
+)
+def test_nobody_waits_for_one_without_end_nor_goes_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, kind: type[Exception], said: str
+) -> None:
+    points = EntryPoints([EntryPoint(name, f"{__name__}:{name}", signers.GROUP)])
+    monkeypatch.setattr(entry_points, "entry_points", lambda group: points.select(group=group))
+    monkeypatch.setattr(signers, "ANSWER_S", 0.05)
+    found = find_signer(TrustSettings(signer=name), tmp_path)
+    assert not isinstance(found, signers.PemSigner)
+    with pytest.raises(kind, match=said):
+        found.sign(b"data")
+
+
 def test_a_signer_by_entry_point_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     points = EntryPoints(EntryPoint(name, f"{__name__}:{name}", signers.GROUP) for name in ("Kms", "Odd", "Gone"))
     monkeypatch.setattr(entry_points, "entry_points", lambda group: points.select(group=group))
-    assert isinstance(find_signer(TrustSettings(signer="Kms"), tmp_path), Kms)
+    found = find_signer(TrustSettings(signer="Kms"), tmp_path)
+    assert (found.algorithm, found.certificates) == ("es256", "")
     with pytest.raises(ConfigError, match="signer: unknown 'other'; available: Gone, Kms, Odd"):
         find_signer(TrustSettings(signer="other"), tmp_path)
     with pytest.raises(ConfigError, match="unknown algorithm 'md5'; available: es256"):

@@ -25,6 +25,8 @@ RECORDED = Recorded("f1", SHA, "b" * 64)
         (None, None, Verdict.UNSIGNED, None),
         (None, RECORDED, Verdict.UNSIGNED, None),
         (replace(FOUND, state="invalid", problems=("hash",)), None, Verdict.CHANGED, "hash"),
+        (replace(FOUND, state="expired", problems=("old",)), RECORDED, Verdict.EXPIRED, "old"),
+        (replace(FOUND, state="unread", problems=("cut",), render=None), None, Verdict.UNSIGNED, "cut"),
         (FOUND, replace(RECORDED, sha256="c" * 64), Verdict.CHANGED, "its SHA-256 is aaaaaaaaaaaa…"),
         (None, replace(RECORDED, sha256="c" * 64), Verdict.CHANGED, "its SHA-256 is"),
         (FOUND, replace(RECORDED, fingerprint="f2"), Verdict.CHANGED, "the fingerprint f1, recorded is f2"),
@@ -44,6 +46,7 @@ def test_the_verdict_is_the_worst_that_is_known(
 def test_of_several_the_worst_counts() -> None:
     assert worst([Verdict.VALID, Verdict.UNSIGNED, Verdict.TRUSTED]) is Verdict.UNSIGNED
     assert worst([Verdict.CHANGED, Verdict.UNSIGNED]) is Verdict.CHANGED
+    assert worst([Verdict.EXPIRED, Verdict.VALID]) is Verdict.EXPIRED
     assert worst([]) is Verdict.VALID
 
 
