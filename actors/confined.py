@@ -5,10 +5,15 @@ it ends its child, and the caller gets an exception.
 """
 
 import multiprocessing
+import os
 import queue
 import resource
 import signal
+import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,6 +23,7 @@ T = TypeVar("T")
 
 # A child imports what the function needs; on a machine that does much else this takes a while.
 _START_S = 120.0
+_GRACE_S = 1.0
 
 
 class ConfinedProcess:
@@ -36,16 +42,29 @@ class ConfinedProcess:
         ChildProcessError when the child died over it. After these two the next call has a new child.
         """
         child, connection = self._child or self._start()
+        deadline = time.monotonic() + timeout_s
+        # Sending and receiving wait for a child that neither reads nor finishes what it writes: then it goes too.
+        watchdog = threading.Timer(timeout_s + _GRACE_S, child.kill)
+        watchdog.daemon = True
+        watchdog.start()
         try:
             connection.send((function, arguments))
-            if not connection.poll(timeout_s):
-                self.close()
+            if not connection.poll(max(0.0, deadline - time.monotonic())):
                 raise TimeoutError(f"not done within {timeout_s:g} s")
             returned, answer = connection.recv()
-        except (EOFError, ConnectionError) as error:
-            child.join()
+        except TimeoutError:
             self.close()
-            raise ChildProcessError(f"its process ended with {_told(child.exitcode)}") from error
+            raise
+        except (EOFError, ConnectionError) as error:
+            child.join(_GRACE_S)  # one that closed its end may go on for ever
+            alive = child.exitcode is None
+            self.close()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not done within {timeout_s:g} s") from error
+            ended = "closed its connection" if alive else f"ended with {_told(child.exitcode)}"
+            raise ChildProcessError(f"its process {ended}") from error
+        finally:
+            watchdog.cancel()
         if not returned:
             raise answer
         result: T = answer
@@ -103,6 +122,8 @@ class ConfinedProcesses:
 def _answer_all(connection: Connection, memory_bytes: int | None) -> None:
     """The child's life. It ends with its parent, whose end of the pipe then closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to act on
+    with suppress(OSError, ValueError):  # stdout is the command's: what it calls may print
+        os.dup2(sys.stderr.fileno(), 1)
     connection.send(None)
     limited = memory_bytes is None
     while True:

@@ -25,11 +25,12 @@ from models.classifier import ClassifierSource, FrameClassifier, TextClassifier
 from models.model import Frames, TaskMedia
 from models.weights import folder_revision, is_local, local_path
 from schemas.config import Config
-from schemas.errors import first_line
-from schemas.moderation import ModeratedPart, Moderation, ModerationSettings, OnError, PublicFigures
+from schemas.errors import one_line
+from schemas.moderation import ModeratedPart, Moderation, ModerationSettings, NegativePrompts, OnError, PublicFigures
 from trust.moderation.decide import could_not_score, decide
 from trust.moderation.scorers import FrameScorer, Scores, TextScorer, checked, entry_point, find_scorer
 from trust.moderation.words import WordList, read_word_list
+from trust.redaction import without_words
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,9 @@ _LOAD_AGAIN_S = 30.0
 class Moderates(Protocol):
     """What the places where tasks pass ask of moderation."""
 
-    def texts(self, prompts: Sequence[str], public_figures: PublicFigures = "auto") -> list[Moderation]: ...
+    def texts(
+        self, prompts: Sequence[str], public_figures: PublicFigures = "auto", negatives: Sequence[str] = ()
+    ) -> list[Moderation]: ...
     def media(self, media: TaskMedia, public_figures: PublicFigures = "auto") -> Moderation: ...
     def clip(self, frames: Frames, public_figures: PublicFigures = "auto") -> Moderation: ...
 
@@ -66,9 +69,21 @@ class Moderator:
         self._words = words
         self._confined = [_Confined(spec, settings, clock) for spec in _specs(settings, config.cache_dir)]
 
-    def texts(self, prompts: Sequence[str], public_figures: PublicFigures = "auto") -> list[Moderation]:
-        """One entry a prompt, in order. Equal ones are asked about once, empty ones not at all."""
-        part = ModeratedPart.INPUT_TEXT
+    def texts(
+        self, prompts: Sequence[str], public_figures: PublicFigures = "auto", negatives: Sequence[str] = ()
+    ) -> list[Moderation]:
+        """One entry a prompt, in order, with what is found of its negative prompt where `negatives` has one for each.
+        Equal ones are asked about once, empty ones not at all."""
+        found = self._texts(ModeratedPart.INPUT_TEXT, prompts, public_figures)
+        how = self.settings.negative_prompts
+        if how is NegativePrompts.OFF or not any(negatives):
+            return found
+        of_negatives = self._texts(ModeratedPart.INPUT_NEGATIVE, negatives, public_figures)
+        if how is NegativePrompts.FLAG:
+            of_negatives = [one.softened for one in of_negatives]
+        return [one + other for one, other in zip(found, of_negatives, strict=True)]
+
+    def _texts(self, part: ModeratedPart, prompts: Sequence[str], public_figures: PublicFigures) -> list[Moderation]:
         distinct = [prompt for prompt in dict.fromkeys(prompts) if prompt.strip()]
         found = dict.fromkeys(distinct, Moderation())
         if self._words is not None:
@@ -137,14 +152,14 @@ class PromptModeration:
     config: Config
     words: WordList | None = None
 
-    def __call__(self, prompts: Sequence[str]) -> list[Moderation]:
+    def __call__(self, prompts: Sequence[str], negatives: Sequence[str] = ()) -> list[Moderation]:
         """As `Moderator.texts`."""
         if _OF_PROCESS and _OF_PROCESS[0] != self:
             self.close()
         if not _OF_PROCESS:
             _OF_PROCESS.extend((self, Moderator(self.settings, self.config, self.words)))
         moderator: Moderator = _OF_PROCESS[1]
-        return moderator.texts(prompts)
+        return moderator.texts(prompts, negatives=negatives)
 
     def close(self) -> None:
         """End what this process has of it."""
@@ -265,7 +280,7 @@ class _Confined:
             if in_a_row >= _MOST_FAILURES:
                 answers.append(f"not asked: it failed on {in_a_row} prompts in a row: {answers[-1]}"[:200])
                 continue
-            answer = self._twice(0, [prompt], 1)
+            answer = self._twice(0, [prompt], 1, prompt)
             in_a_row = in_a_row + 1 if isinstance(answer, str) else 0
             answers.append(answer)
         return answers
@@ -277,16 +292,17 @@ class _Confined:
         with self._lock:
             self._process.close()
 
-    def _twice(self, what: int, given: Any, count: int) -> Answer:
-        try:
-            return self._ask(what, given, count)
-        except Exception as error:
-            log.info("moderation: %s failed, it is asked again: %s", self.spec.name, error)
-        try:
-            return self._ask(what, given, count)
-        except Exception as error:
-            log.warning("moderation: %s could not score: %s", self.spec.name, error)
-            return f"{type(error).__name__}: {first_line(error)}"
+    def _twice(self, what: int, given: Any, count: int, prompt: str = "") -> Answer:
+        said = ""
+        for _ in range(2):
+            try:
+                return self._ask(what, given, count)
+            except Exception as error:
+                # What it quotes would stand in logs that keep no prompts, and in the findings of its neighbours.
+                told = without_words(str(error), prompt)
+                said = f"{type(error).__name__}: {one_line(told)}" if told else type(error).__name__
+                log.warning("moderation: %s could not score: %s", self.spec.name, said)
+        return said
 
     def _ask(self, what: int, given: Any, count: int) -> Sequence[Scores]:
         """`what`: 0 text, 1 frames. No scores where the scorer has no method for it. Raises whatever goes wrong."""

@@ -22,7 +22,7 @@ from schemas.clip import ClipFormat
 from schemas.errors import InvalidRequestError, Issue
 from schemas.finish import FinishStage, FitMode, chained
 from schemas.inputs import GivenInput, InputSpec
-from schemas.moderation import Moderation
+from schemas.moderation import ModeratedPart, Moderation
 from schemas.motion import MOTION_FIELDS, motion_issue
 from schemas.request import CONTENT_FIELDS, MAX_PROMPT_CHARS, MAX_SEED, SETTINGS_FIELDS, Mode, Settings
 from schemas.resolve import Rank, resolve
@@ -85,8 +85,8 @@ class PlanRules:
     media: RowMedia = field(default_factory=RowMedia)
     content: Callable[[str], str] | None = None
     max_batch: int | None = None
-    # Of prompts: one entry each, in order. None: they are not moderated.
-    moderate: Callable[[Sequence[str]], list[Moderation]] | None = None
+    # Of prompts and their negative prompts: one entry each, in order. None: they are not moderated.
+    moderate: Callable[[Sequence[str], Sequence[str]], list[Moderation]] | None = None
     templates: Templates = field(default_factory=Templates)
 
 
@@ -115,7 +115,7 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
         *(take(name) or none for name in CONTENT_FIELDS),
         strict=True,
     )
-    moderated = _moderated(take("prompt") or none, rules)
+    moderated = _moderated(take("prompt") or none, take("negative_prompt") or none, rules)
     for position, (values, row) in enumerate(zip(zip(*settings_columns, strict=True), content, strict=True)):
         row_id, prompt, negative, seed, inputs, image, video, priority, metadata = row
         line = rows.lines[position]
@@ -165,7 +165,8 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
                 issues = (Issue("metadata", str(error), "type"),)
         found = moderated[position] if moderated else _NOTHING
         if not issues and (refusal := found.refusal) is not None:
-            issues = (Issue("prompt", f"refused by moderation: {refusal}", found.code),)
+            field_name = "negative_prompt" if refusal.part is ModeratedPart.INPUT_NEGATIVE else "prompt"
+            issues = (Issue(field_name, f"refused by moderation: {refusal}", found.code),)
         planned.moderation.append(found)
         if issues:
             _reject(planned, position, line, shown_id, issues)
@@ -189,11 +190,14 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
     return planned
 
 
-def _moderated(prompts: Sequence[Any], rules: PlanRules) -> list[Moderation]:
-    """Of each row's prompt; empty where nothing is moderated. What is no text, or too long, is rejected anyway."""
+def _moderated(prompts: Sequence[Any], negatives: Sequence[Any], rules: PlanRules) -> list[Moderation]:
+    """Of each row's prompts; empty where nothing is moderated. What is no text, or too long, is rejected anyway."""
     if rules.moderate is None:
         return []
-    return rules.moderate([p if isinstance(p, str) and len(p) <= MAX_PROMPT_CHARS else "" for p in prompts])
+    read = [
+        [p if isinstance(p, str) and len(p) <= MAX_PROMPT_CHARS else "" for p in some] for some in (prompts, negatives)
+    ]
+    return rules.moderate(*read)
 
 
 def cut_batches(count: int, size: int) -> list[tuple[int, int]]:

@@ -25,9 +25,10 @@ class _Frozen(BaseModel):
 
 
 class ModeratedPart(StrEnum):
-    """What of a task was looked at. The values are the ends of Runway's failure codes."""
+    """What of a task was looked at. The values are the ends of Runway's failure codes, and what they begin with."""
 
     INPUT_TEXT = "INPUT.TEXT"
+    INPUT_NEGATIVE = "INPUT.TEXT.NEGATIVE"
     INPUT_IMAGE = "INPUT.IMAGE"
     INPUT_VIDEO = "INPUT.VIDEO"
     OUTPUT_VIDEO = "OUTPUT.VIDEO"
@@ -35,7 +36,8 @@ class ModeratedPart(StrEnum):
     @property
     def code(self) -> str:
         """Runway's failure code of a task that is refused for it."""
-        return f"SAFETY.{self.value}"
+        known = ModeratedPart.INPUT_TEXT if self is ModeratedPart.INPUT_NEGATIVE else self
+        return f"SAFETY.{known.value}"
 
     @property
     def is_input(self) -> bool:
@@ -56,6 +58,7 @@ class ModerationOutcome(StrEnum):
 
 _WORDS = {
     ModeratedPart.INPUT_TEXT: "the prompt",
+    ModeratedPart.INPUT_NEGATIVE: "the negative prompt",
     ModeratedPart.INPUT_IMAGE: "the input image",
     ModeratedPart.INPUT_VIDEO: "the input video",
     ModeratedPart.OUTPUT_VIDEO: "the rendered video",
@@ -116,6 +119,12 @@ class Moderation(_Frozen):
         return max(refusing, key=lambda one: (not one.error, one.score), default=None)
 
     @property
+    def softened(self) -> "Moderation":
+        """What refuses flags."""
+        flag = ModerationOutcome.FLAG
+        return Moderation(findings=tuple(one.model_copy(update={"outcome": flag}) for one in self.findings))
+
+    @property
     def is_of_content(self) -> bool:
         """Whether what was found is why it is refused, and not that nobody could look."""
         return self.refusal is not None and not self.refusal.error
@@ -142,6 +151,15 @@ class OnError(StrEnum):
 
     REFUSE = "refuse"  # fails closed
     ALLOW = "allow"  # fails open, and is flagged
+
+
+class NegativePrompts(StrEnum):
+    """How negative prompts are moderated: whoever writes `gore` there mostly wants none, but a model may do as it is
+    told there too."""
+
+    REFUSE = "refuse"  # as prompts are
+    FLAG = "flag"  # what would refuse a prompt flags
+    OFF = "off"  # nobody looks
 
 
 class Thresholds(_Frozen):
@@ -189,6 +207,10 @@ class ModerationSettings(_Frozen):
     harmless_labels: tuple[str, ...] = Field(
         default=("safe", "sfw", "normal", "neutral", "benign", "ok", "none", "non-toxic"),
         description="labels of classifiers that are no category, in lower case",
+    )
+    negative_prompts: NegativePrompts = Field(
+        default=NegativePrompts.REFUSE,
+        description="looked at as prompts are; `flag`: what would refuse a prompt flags; `off`: not looked at",
     )
     frames: int = Field(default=8, ge=1, description="looked at of a clip or an input video, evenly spaced")
     device: str = Field(default="cpu", description="where classifiers run: cpu, or cuda")
@@ -261,6 +283,7 @@ _NOT_OF_FRAMES = (
     "word_list",
     "text_classifier",
     "text_classifier_revision",
+    "negative_prompts",
     "device",
     "timeout_s",
     "load_timeout_s",

@@ -14,12 +14,14 @@ RED, AMBER = (255, 0, 0), (255, 140, 0)
 
 class ScriptedScorer:
     """`violence` of a prompt with FORBIDDEN in it is 0.99, with DOUBTFUL 0.6; of a picture as RED and AMBER say. A
-    prompt with RAISE, HANG, DIE or NONSENSE in it has it do that."""
+    prompt with RAISE, QUOTE, HANG, DIE or NONSENSE in it has it do that."""
 
     def score_text(self, prompts: Sequence[str]) -> list[dict[str, float]]:
         for prompt in prompts:
             if "RAISE" in prompt:
                 raise RuntimeError("the prompt said so")
+            if "QUOTE" in prompt:
+                raise ValueError(f"cannot read {prompt!r}, {prompt}" if "2" in prompt else f"cannot read {prompt}")
             if "HANG" in prompt:
                 threading.Event().wait()
             if "DIE" in prompt:

@@ -162,8 +162,9 @@ def moderated(submissions: Sequence[Submission], context: Context) -> list[Submi
     found: dict[int, Moderation] = {}
     for how in get_args(PublicFigures):
         some = [at for at, one in enumerate(submissions) if one.constraints.public_figures == how]
-        prompts = [submissions[at].request.prompt for at in some]
-        found |= dict(zip(some, moderator.texts(prompts, how), strict=True)) if some else {}
+        requests = [submissions[at].request for at in some]
+        told = moderator.texts([one.prompt for one in requests], how, [one.negative_prompt for one in requests])
+        found |= dict(zip(some, told, strict=True))
     return [replace(one, moderation=found[at]) for at, one in enumerate(submissions)]
 
 

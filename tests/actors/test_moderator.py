@@ -42,6 +42,24 @@ def test_prompts_are_told_of_in_order_and_equal_ones_alike(scripted: Moderator) 
     assert str(refused) == f"INPUT.TEXT: violence 0.99 by {NAME} (refuse)"
 
 
+@pytest.mark.parametrize(("how", "outcome"), [("refuse", REFUSE), ("flag", FLAG), ("off", ALLOW)])
+def test_negative_prompts_are_looked_at_as_the_settings_say(
+    tmp_path: Path, how: str, outcome: ModerationOutcome
+) -> None:
+    (tmp_path / "words.toml").write_text('violence = ["behead"]')
+    with closing(moderator(word_list=tmp_path / "words.toml", negative_prompts=how)) as found:
+        fine, negative, both = found.texts(["a", "b", "behead"], negatives=["", "behead him", "behead her"])
+    assert (fine.outcome, negative.outcome, both.outcome) == (ALLOW, outcome, REFUSE)
+    assert both.told == "content moderation refused the prompt: violence"
+    if outcome is REFUSE:
+        assert (negative.code, negative.told) == (
+            "SAFETY.INPUT.TEXT",
+            "content moderation refused the negative prompt: violence",
+        )
+    digests = {ModerationSettings(scorers=(NAME,), negative_prompts=one).frames_digest for one in ("refuse", "off")}
+    assert len(digests) == 1, "what was refused for its frames is not rendered again for this"
+
+
 def test_a_public_figure_is_flagged_where_the_client_asked_for_less_strictness(scripted: Moderator) -> None:
     assert scripted.texts(["FAMOUS"])[0].outcome is REFUSE
     assert scripted.texts(["FAMOUS"], "low")[0].outcome is FLAG
@@ -73,6 +91,15 @@ def test_a_prompt_that_a_scorer_fails_on_is_refused_and_its_neighbours_are_not(
     assert (before.outcome, after.code) == (ALLOW, "SAFETY.INPUT.TEXT")
     assert (failed.outcome, failed.code) == (REFUSE, "INTERNAL")
     assert said in str(failed)
+
+
+def test_what_a_scorer_says_as_it_fails_has_no_words_of_prompts_in_it(scripted: Moderator) -> None:
+    prompts = [f"QUOTE the secret\nof n° {number}" for number in range(5)]
+    found = scripted.texts(prompts)
+    assert all(one.code == "INTERNAL" for one in found)
+    assert "cannot read [prompt]" in str(found[0])
+    assert "not asked" in str(found[4])
+    assert "secret" not in "".join(map(str, found))
 
 
 @pytest.mark.parametrize(("deed", "said"), [("DIE", "its process ended with code 3"), ("HANG", "not done within")])

@@ -69,6 +69,17 @@ def test_a_prompt_that_moderation_refuses_rejects_its_row_and_no_other(tmp_path:
     assert [text is not None for text in table.column("text_moderation").to_pylist()] == [False, True] + [False] * 3
 
 
+def test_a_negative_prompt_that_moderation_refuses_rejects_its_row_under_its_own_name(tmp_path: Path) -> None:
+    words = PromptModeration(ModerationSettings(), read_config(), word_list({"violence": ["behead"]}))
+    rows = [{"prompt": "a circle", "negative_prompt": said} for said in ("blurry", "behead him", None, 7)]
+    planned = plan(tmp_path, *rows, moderate=words)
+    assert [reject.position for reject in planned.rejects] == [1, 3]
+    (issue,) = planned.rejects[0].issues
+    assert (issue.path, issue.code) == ("negative_prompt", "SAFETY.INPUT.TEXT")
+    table = row_table(planned, [(0.0, 0.0, 0.0)] * len(planned.groups)).sort_by("row")
+    assert table.column("reject_code").to_pylist() == [None, "SAFETY.INPUT.TEXT", None, None]
+
+
 REJECTS: list[tuple[Any, str, str]] = [
     ('{"prompt": "never closed', "", "at column"),
     ('["a", "list"]', "", "must be a JSON object"),

@@ -11,10 +11,13 @@ Japanese, Thai …) are found anywhere.
 | --- | --- |
 | `BEHEAD`, `Béhead`, `ｂｅｈｅａｄ` (other forms of letters), with invisible characters in it | yes |
 | `b3head`, `behe@d`, `$hoot` (digits and signs for letters) | yes |
-| `b e h e a d`, `b.e.h.e.a.d` | yes |
-| `behеad` (Cyrillic or Greek letters among Latin ones) | yes |
-| `behhhead` (one letter drawn out) | yes |
-| other words for it, misspellings, other languages, `beheaded` without `*`, the word backwards, in Base64 … | no |
+| `b e h e a d`, `b.e.h.e.a.d`, `斬 首` | yes |
+| `behеad` (letters of other alphabets among Latin ones that they look like, and the other way round) | yes |
+| `🅑🅔🅗🅔🅐🅓`, `ʙᴇʜᴇᴀᴅ`, `bɇhɇad` (in circles and boxes, small capitals, with strokes) | yes |
+| `behhhead` (one letter drawn out), `behead2` (numbers at an end) | yes |
+| with or without accents, and vowel signs of Hebrew and Arabic | yes |
+| other words for it, misspellings, other languages, `beheaded` without `*`, phrases run together (`blowup`), the word
+backwards, in Base64, with all of its letters of another alphabet … | no |
 
 Nor does it understand: "nobody is beheaded" has the word in it. What it does not find is for a classifier.
 """
@@ -29,19 +32,54 @@ from typing import Any
 
 from schemas.errors import ConfigError
 
-_WORD = re.compile(r"[^\W_]+")
-# As above, with the signs that stand for letters; not at the end, where an exclamation mark is one.
-_DISGUISED = re.compile(r"(?:[^\W_]|[@$!€](?=[^\W_]|[@$!€]+[^\W_]))+")
+# Marks are parts of words where vowels are written around their letters: of India and its neighbours, the Near East.
+_MARKS = "".join(
+    chr(code)
+    for first, below in ((0x300, 0x1C00), (0xA800, 0xAC00), (0x11000, 0x11A00))
+    for code in range(first, below)
+    if unicodedata.category(chr(code)) in ("Mn", "Mc")
+)
+_LETTER = rf"(?:[^\W_]|[{_MARKS}])"
+_WORD, _ASCII_WORD = re.compile(rf"{_LETTER}+"), re.compile(r"[^\W_]+")
+# As above, with the signs that stand for letters; at the end an exclamation mark is one.
+_DISGUISED = re.compile(rf"(?:{_LETTER}|[@$€]|!(?=[^\W_]|[@$!€]+[^\W_]))+")
 _SIGN = re.compile(r"[\d@$!€]")
 _LETTERS_FOR = str.maketrans("4@3€0$57", "aaeeosst")
 _ONE_FOR = (str.maketrans("1!", "ii"), str.maketrans("1!", "ll"))
+_NUMBERED = re.compile(r"^\d+|\d+$")
 _DRAWN_OUT = re.compile(r"(\w)\1{2,}")
 _SPELT_OUT = 3  # single letters in a row are a word from so many on
-# Thai, Lao, Burmese, Khmer; kana; Han.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-_LATIN = re.compile("[a-z]")
-# Letters of Cyrillic and Greek that look like Latin ones, in lower case.
-_LOOK_ALIKES = str.maketrans("аеорсухіѕјһԁԛԝкмтвнгпοαενικρτυχω", "aeopcyxisjhdqwkmtbhrnoaevikptuxw")
+# Thai, Lao, Tibetan, Burmese, Khmer, Tai; kana, bopomofo; Han.
+_UNSPACED = re.compile(
+    "[\u0e00-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u3040-\u312f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\ua9e0-\ua9ff\uaa60-\uaadf\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+_LATIN = re.compile("[a-z\u00df-\u024f\u0250-\u02af\u1d00-\u1d22\ua730\ua731]")
+_CONTROLS = {code: None for code in (*range(9), *range(14, 28), *range(127, 160)) if not chr(code).isspace()}
+# Not seen though they are no format characters: joiners, choosers of forms, fillers.
+_UNSEEN = "\u034f\u115f-\u1160\u17b4-\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
+# Words are the same without: accents, strokes and circles over letters, vowel signs of Hebrew and Arabic, what draws
+# Arabic words out.
+_ACCENTS = (
+    "\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f"
+    "\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+)
+_LEFT_OUT = re.compile(f"[{_UNSEEN}{_ACCENTS}]")
+# White letters on black circles and boxes, which Unicode takes for pictures.
+_BOXED = {first + letter: chr(ord("a") + letter) for first in (0x1F150, 0x1F170) for letter in range(26)}
+# Each Latin letter with those that look like it, in lower case: Cyrillic, Greek, Armenian, Latin ones with strokes and
+# hooks, small capitals.
+_LOOK_ALIKES = {
+    ord(other): group[0]
+    for group in " ".join(
+        (
+            "aаαɑɐɒᴀ bвьβƀɓʙъ cсɕᴄςƈ dԁđɖɗᴅժ eеєεҽǝəɘɛɇᴇ fғƒꜰք gɡɠɢցԍ hһнħɦʜհ iіιıɨɩɪ jјɉʝᴊյ kкκқҝҡҟƙᴋ",
+            "lӏłƚɫɬɭʟլ mмɱᴍ nпηɲɳŋɴոռ oоοσøɵɔօᴏ pрρƥᴘ qԛʠզ rгɍɽɾʀ sѕʂꜱ tтτŧʈᴛ uυμʉսᴜ vνѵʋᴠ wωԝɯʍաᴡ xхχҳ",
+            "yуүұγɏʏ zᴢƶʐʑ",
+        )
+    ).split()
+    for other in group[1:]
+}
 
 View = tuple[str, ...]
 
@@ -79,7 +117,10 @@ class WordList:
 
     def found(self, prompt: str) -> set[str]:
         text = _plain(prompt)
-        found = {category for entry, category in self.unspaced if entry in text}
+        found: set[str] = set()
+        if self.unspaced and _UNSPACED.search(text):
+            spelt = " ".join(_spelt_out(tuple(_WORD.findall(text)), 2))
+            found.update(category for entry, category in self.unspaced if entry in text or entry in spelt)
         for view in dict.fromkeys(_views(text)):
             found.update(self._in(view))
         return found
@@ -133,6 +174,8 @@ def word_list(table: Mapping[str, Any]) -> WordList:
             if not parts:
                 raise ValueError(f"{category}: {word!r} has no letter or digit")
             entries.append(_Entry(parts, is_prefix, category))
+            if not text.isascii():
+                entries.append(_Entry(tuple(map(_as_looked_at, parts)), is_prefix, category))
     if not scores:
         raise ValueError("no categories in it")
     return WordList(scores, tuple(entries), tuple(unspaced))
@@ -147,22 +190,24 @@ def _matches(words: View, entry: _Entry) -> bool:
 
 def _plain(text: str) -> str:
     """One form of each letter, without case, accents and what is not seen."""
+    text = text.translate(_CONTROLS)
     if text.isascii():
         return text.lower()
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
-    kept = (char for char in folded if not "\u0300" <= char <= "\u036f" and unicodedata.category(char) != "Cf")
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text.translate(_BOXED)).casefold())
+    kept = (char for char in _LEFT_OUT.sub("", folded) if char.isascii() or unicodedata.category(char) != "Cf")
     return unicodedata.normalize("NFC", "".join(kept))
 
 
 def _views(text: str) -> Iterator[View]:
     """The text's words as they stand, and as they would be read by somebody who sees through a disguise. Most texts
     have none, and one view."""
-    plain = seen = tuple(_WORD.findall(text))
+    plain = seen = tuple((_ASCII_WORD if text.isascii() else _WORD).findall(text))
     yield plain
     yield _spelt_out(plain)
     if not text.isascii():
         seen = tuple(map(_without_look_alikes, plain))
         yield seen
+        yield tuple(_as_looked_at(word) if _LATIN.search(word) else word for word in plain)
     if _DRAWN_OUT.search(text):
         for letters in (r"\1", r"\1\1"):
             yield tuple(_DRAWN_OUT.sub(letters, word) for word in seen)
@@ -171,6 +216,7 @@ def _views(text: str) -> Iterator[View]:
         for words in (disguised, _spelt_out(disguised)):
             for one in _ONE_FOR:
                 yield tuple(_undisguised(word, one) for word in words)
+        yield tuple(_NUMBERED.sub("", word) or word for word in seen)
 
 
 def _without_look_alikes(word: str) -> str:
@@ -178,12 +224,18 @@ def _without_look_alikes(word: str) -> str:
     return word.translate(_LOOK_ALIKES) if _LATIN.search(word) else word
 
 
+def _as_looked_at(word: str) -> str:
+    """A word that is not all Latin as it looks. With a mark: what looks so and is Latin is another word."""
+    return word if word.isascii() else "\0" + word.translate(_LOOK_ALIKES)
+
+
 def _undisguised(word: str, one: dict[int, int]) -> str:
-    """Digits and signs among letters read as the letters that they stand for; numbers stay numbers."""
-    return word.translate(one).translate(_LETTERS_FOR) if not word.isdigit() else word
+    """Digits and signs among letters read as the letters that they stand for; numbers and prices stay what they are."""
+    is_number = _SIGN.sub("", word) == "" and any(map(str.isdigit, word))
+    return word if is_number else word.translate(one).translate(_LETTERS_FOR)
 
 
-def _spelt_out(words: View) -> View:
+def _spelt_out(words: View, least: int = _SPELT_OUT) -> View:
     """Runs of single characters as the words that they spell; () where there is none."""
     found: list[str] = []
     run: list[str] = []
@@ -191,7 +243,7 @@ def _spelt_out(words: View) -> View:
         if len(word) == 1:
             run.append(word)
             continue
-        if len(run) >= _SPELT_OUT:
+        if len(run) >= least:
             found.append("".join(run))
         run = []
     return tuple(found)

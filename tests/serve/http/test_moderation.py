@@ -57,6 +57,13 @@ def test_the_unmodified_client_is_told_the_code_of_a_task_that_has_failed(served
     assert served.store.tasks.pending() == ()
 
 
+def test_a_negative_prompt_is_looked_at_as_a_prompt_is(served: Endpoint, http: httpx.Client) -> None:
+    body = {"model": "embedded", "promptText": "fine", "negativePrompt": "FORBIDDEN"}
+    task = http.get(f"/v1/tasks/{http.post('/v1/text_to_video', json=body).json()['id']}").json()
+    assert (task["status"], task["failureCode"]) == ("FAILED", "SAFETY.INPUT.TEXT")
+    assert task["failure"] == "content moderation refused the negative prompt: violence"
+
+
 def test_what_a_scorer_fails_on_is_not_called_unsafe_nor_billed(served: Endpoint, http: httpx.Client) -> None:
     answer = http.post("/v1/text_to_video", json={"model": "embedded", "promptText": "RAISE"}).json()
     assert answer["status"] == "FAILED"

@@ -68,6 +68,46 @@ def test_what_is_no_whole_word_or_another_one_is_not_found(prompt: str) -> None:
     assert LIST.found(prompt) == set()
 
 
+@pytest.mark.parametrize(
+    ("word", "prompts"),
+    [
+        ("behead", ["be\ufe0fhead", "be\u3164head", "be\u115fhead", "be\x00head", "be\x7fhead", "b\u20dde\u20ddhead"]),
+        (
+            "behead",
+            ["🅑🅔🅗🅔🅐🅓", "🅱🅴🅷🅴🅰🅳", "ʙᴇʜᴇᴀᴅ", "behe\u0251d", "βehead", "Ьehead", "bɇhɇađ", "b\u0454head", "bɘhead"],
+        ),
+        ("behead", ["behead2", "2behead", "behead²"]),
+        ("kill", ["k\u0131ll", "kiłł", "K\u0399LL"]),
+        ("ass", ["a$$", "a$$!", "@$$"]),
+        ("отрубить", ["отpyбить", "ОТPУБИТЬ", "отру\u0301бить"]),
+        ("قتل", ["قَتل", "قـتل"]),
+        ("קטל", ["קָטַל"]),
+        ("हत्या", ["यह हत्या है"]),
+        ("斬首", ["斬 首", "斬.首", "斬\u200b首", "彼を斬首する"]),
+        ("𠮷野", ["あの𠮷野で"]),
+    ],
+)
+def test_tricks_with_letters_do_not_hide_a_word(word: str, prompts: list[str]) -> None:
+    words = word_list({"x": [word]})
+    assert [prompt for prompt in prompts if not words.found(prompt)] == []
+
+
+@pytest.mark.parametrize(
+    ("word", "prompt"),
+    [
+        ("कल", "कला"),  # Hindi: yesterday, art
+        ("சிற", "சிறை"),  # a vowel sign belongs to its word
+        ("cop", "сор"),  # Russian for litter
+        ("сор", "a cop"),
+        ("平台", "平 台上"),
+        ("台独", "平台。独自"),
+        ("ss", "costs $5, or 5$"),
+    ],
+)
+def test_what_only_begins_like_a_word_or_is_of_another_language_is_not_found(word: str, prompt: str) -> None:
+    assert word_list({"x": [word]}).found(prompt) == set()
+
+
 def test_a_phrase_and_a_score_of_its_own() -> None:
     assert LIST.score_text(["Jane  DOE, smiling", "jane the doe", "behead jane doe"]) == [
         {"public_figure": 0.6},
