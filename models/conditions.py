@@ -5,6 +5,7 @@
 | `WanVACEPipeline` | a control video, a mask beside it (white: made anew), reference images, one scale for all |
 | `LTXConditionPipeline` | a list of images, each with its frame and its strength; the camera's views are among them |
 | `WanImageToVideoPipeline` | `image` and `last_image` |
+| `SanaWMPipeline` | `image`, and the camera as matrices: where it is, and its lens |
 | the others | `image`; or `video`, and `strength` where there is one |
 
 `schemas.conditions` says what each of them can be told; a request that gets here was held against it. No torch.
@@ -13,10 +14,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import numpy as np
 from PIL import Image
 
 from models.guide import as_video, control_of, keyframes_of
 from models.model import Pictures, TaskMedia
+from models.motion.camera import camera_to_world, intrinsics
 from schemas.catalog import Variant
 from schemas.conditions import Condition
 from schemas.errors import MediaError, RenderError, VariantLoadError
@@ -29,6 +32,7 @@ NEEDED = {
     "WanVACEPipeline": frozenset({"video", "mask", "reference_images", "conditioning_scale"}),
     "LTXConditionPipeline": frozenset({"conditions"}),
     "WanImageToVideoPipeline": frozenset({"image", "last_image"}),
+    "SanaWMPipeline": frozenset({"image", "c2w", "intrinsics"}),
 }
 
 
@@ -88,10 +92,21 @@ def _wan_image(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dic
     return {names[one.role]: media for one, media in given}
 
 
+def _sana_world(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:
+    lens = intrinsics(group.camera, group.shape, group.fps).astype(np.float32)
+    return {
+        "image": given[0][1],
+        "c2w": camera_to_world(group.camera, group.frames, group.fps).astype(np.float32),
+        # Focal lengths and the principal point, a frame each.
+        "intrinsics": np.stack([lens[:, 0, 0], lens[:, 1, 1], lens[:, 0, 2], lens[:, 1, 2]], axis=1),
+    }
+
+
 _MAKERS: dict[str, Callable[[Group, Sequence[tuple[Condition, Pictures]]], dict[str, Any]]] = {
     "WanVACEPipeline": _vace,
     "LTXConditionPipeline": _ltx,
     "WanImageToVideoPipeline": _wan_image,
+    "SanaWMPipeline": _sana_world,
 }
 
 

@@ -30,6 +30,7 @@ _OURS = {
     "prompt", "negative_prompt", "width", "height", "num_inference_steps", "generator", "output_type", "latents",
     "return_dict", "num_videos_per_prompt", "callback_on_step_end", *FRAMES, *RATE, *IMAGE, *VIDEO, *STRENGTH,
     "last_image", "mask", "reference_images", "conditioning_scale", "conditions", "frame_index",
+    "c2w", "action", "intrinsics",
 }  # fmt: skip
 
 # Image pipelines that take a list of images, one a prompt, and were tested to give each prompt its own. The others
@@ -44,7 +45,10 @@ _ONE_IMAGE_A_PROMPT = {
 _NEVER_BATCHED = {"HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline"}
 
 # These refuse lists of prompts and of generators, also of one.
-_ONE_A_CALL = {"WanVACEPipeline"}
+_ONE_A_CALL = {"WanVACEPipeline", "SanaWMPipeline"}
+
+# Their output is the one clip, where others give a list of clips.
+_BARE_CLIP = {"SanaWMPipeline"}
 
 
 # How the names of arguments end that are pairs of numbers.
@@ -72,6 +76,10 @@ class CallForm:
     def lists(self) -> bool:
         """True when prompts and generators go in lists."""
         return self.pipeline not in _ONE_A_CALL
+
+    def clips(self, frames: Any) -> Any:
+        """What the call returned, as one clip a task."""
+        return [frames] if self.pipeline in _BARE_CLIP else frames
 
     def batches(self, mode: Mode) -> bool:
         """True when one call may hold several tasks of `mode`."""

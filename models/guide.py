@@ -42,7 +42,7 @@ def guide_of(pipeline: str, group: Group, given: Given) -> Guide | None:
     """What a call of this class is shown, as a video with a mask; None when nothing is."""
     if pipeline == "WanVACEPipeline":
         return control_of(group, given)
-    keyframes = keyframes_of(group, given)
+    keyframes = keyframes_of(group if pipeline == "LTXConditionPipeline" else _at_rest(group), given)
     sources = [media for one, media in given if one.role is Role.SOURCE]
     if sources:
         return Guide(tuple(as_video(sources[0], group.frames)), (_plain(group, _WHITE),) * group.frames)
@@ -94,6 +94,10 @@ def keyframes_of(group: Group, given: Given) -> list[Keyframe]:
     frames = view_frames(group.camera, group.frames, group.fps)
     views = edged(first.picture, group.camera, group.shape, group.fps, frames)
     return [*found, *(Keyframe(frame, view, first.strength) for frame, view in zip(frames, views, strict=True))]
+
+
+def _at_rest(group: Group) -> Group:
+    return group.model_copy(update={"camera": ()})
 
 
 def as_video(media: Pictures, frames: int) -> list[Image.Image]:

@@ -138,7 +138,7 @@ class LoadedModel:
                 torch.random.fork_rng(devices=self._random_devices()),
             ):
                 torch.manual_seed(batch.tasks[0].seed)
-                frames = pipe(**call).frames
+                frames = self.forms[batch.group.mode].clips(pipe(**call).frames)
             unwanted = cancelled()
             return tuple(
                 CancelledError(f"task {task.fingerprint} was cancelled")

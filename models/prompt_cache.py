@@ -125,7 +125,9 @@ class PromptCache:
             rows = []
             for one in zip(*columns.values(), strict=True):
                 alone = {key: [text] for key, text in zip(columns, one, strict=True)}
-                rows.append(self._row(partial(method, **{**given, **alone}), (name, plain, alone), shares))
+                # A text that came bare goes on bare: SANA-WM takes no lists.
+                told = {key: text if isinstance(texts[key], str) else [text] for key, (text,) in alone.items()}
+                rows.append(self._row(partial(method, **{**given, **told}), (name, plain, alone), shares))
             if not _fit(rows):
                 self._unsuitable.add(name)
                 return method(*args, **kwargs)

@@ -70,7 +70,15 @@ _LTX_CONDITION = Carried(
     steers=frozenset({Steer.CAMERA}),
 )
 _WAN_IMAGE = Carried(roles=frozenset({Role.FIRST_FRAME, Role.LAST_FRAME}), usual=frozenset({Role.FIRST_FRAME}))
+# Its weights are told the camera in every call: without a word it rests.
+_SANA_WORLD = Carried(
+    roles=frozenset({Role.FIRST_FRAME}),
+    usual=frozenset({Role.FIRST_FRAME}),
+    steers=frozenset({Steer.CAMERA}),
+    usual_steers=frozenset({Steer.CAMERA}),
+)
 _BY_CLASS = {
+    "SanaWMPipeline": _SANA_WORLD,
     "WanVACEPipeline": _VACE,
     "LTXConditionPipeline": _LTX_CONDITION,
     "WanImageToVideoPipeline": _WAN_IMAGE,

@@ -6,20 +6,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 
 from models.guide import control_of, guide_of, keyframes_of
 from models.loaded import LoadedModel
 from models.loader import load
 from models.model import Pictures, TaskMedia, ignore_step, nobody_cancelled
+from models.motion.camera import camera_to_world
+from schemas.catalog import Variant
 from schemas.conditions import Condition, implied_mode
 from schemas.inputs import Role
-from schemas.motion import Edit, absolute_camera, absolute_path, read_motion
+from schemas.motion import Edit, Steer, absolute_camera, absolute_path, read_motion
 from schemas.request import Mode
 from schemas.task import Group, RenderBatch
 from tests.models import obedient
 from tests.models.conftest import TinyModel
 from tests.models.tiny_variants import group_of, task_of, tiny_variant
+from tests.models.tiny_world import sana_wm
+from training.tiny import save
 
 SIDE, FRAMES = 32, 13
 SHAPE = {"divisor": 16, "max_frames": 81, "max_pixels": 65536, "native": [(SIDE, SIDE, FRAMES)]}
@@ -189,6 +194,56 @@ def test_views_of_the_camera_are_keyframes_where_a_class_takes_nothing_else(tiny
 
     assert np.array_equal(made(0.25), made(0.25))
     assert (made(0.25) != made(-0.25)).any()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    torch.manual_seed(0)
+    pipe = sana_wm()
+    with torch.no_grad():
+        # As it is made, what is told of the camera begins at nothing.
+        for name, parameter in pipe.transformer.named_parameters():
+            if "plucker" in name or "cam" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.5)
+    entry = {
+        "name": "world",
+        "pipeline": "SanaWMPipeline",
+        "weights": str(save(pipe, tmp_path_factory.mktemp("world"))),
+        "modes": ["image_to_video"],
+        "dtype": "float32",
+        "steps": 2,
+        "guidance": 1.0,
+        "fps": 8,
+        "shape": {"divisor": 32, "max_frames": 81, "max_pixels": 65536, "native": [(SIDE, SIDE, 9)]},
+        "latent": {"channels": 8, "spatial": 8, "temporal": 2},
+    }
+    return load(Variant.model_validate(entry), device="cpu")
+
+
+def test_a_model_of_cameras_is_told_where_it_is_and_its_lens(
+    world: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.variant.all_steers == (Steer.CAMERA,)
+    pipe, seen = world.pipes[Mode.IMAGE_TO_VIDEO], []
+    prepare = pipe.prepare_camera_trajectory
+
+    def seeing(c2w: Any, action: Any, lens: Any, frames: int) -> Any:
+        seen.append((c2w, lens))
+        return prepare(c2w, action, lens, frames)
+
+    monkeypatch.setattr(pipe, "prepare_camera_trajectory", seeing)
+    given = (FIRST, bar(8))
+    cameras: list[Any] = [(), [{"at_s": 1}], [{"at_s": 1, "truck": 0.5, "pan": 30}], [{"at_s": 1, "zoom": 2}]]
+    still, rests, moves, zooms = (clip(world, given, camera=keys) for keys in cameras)
+    assert np.array_equal(still, rests), "without a word it rests"
+    assert (moves != still).any()
+    assert (zooms != still).any()
+    assert (moves != zooms).any()
+    keys = absolute_camera(read_motion("camera", cameras[2])[0])
+    assert seen[2][0] == pytest.approx(camera_to_world(keys, 9, 8))
+    assert seen[0][0] == pytest.approx(np.tile(np.eye(4), (9, 1, 1)))
+    assert seen[0][1].tolist() == [[32, 32, 16, 16]] * 9
+    assert seen[3][1][-1] == pytest.approx([64, 64, 16, 16])
 
 
 def test_a_call_gets_the_views_with_their_places(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
