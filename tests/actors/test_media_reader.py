@@ -27,12 +27,12 @@ from tests.models.tiny_variants import I2V, T2V, V2V, group_of, task_of, tiny_va
 
 VARIANT = tiny_variant("wan", Path("/weights"))
 IMAGES = group_of(VARIANT, I2V)
-TIMEOUT_S = 5.0
+PATIENCE_S = 120.0  # on a busy machine what is imported to read an image takes a while
 
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[ConfinedMediaReader]:
-    reader = ConfinedMediaReader(fetch, TIMEOUT_S)
+    reader = ConfinedMediaReader(fetch, PATIENCE_S)
     yield reader
     reader.close()
 
@@ -70,7 +70,6 @@ def test_an_image_comes_in_the_clips_own_size(reader: ConfinedMediaReader) -> No
         ("reset", MediaUnavailableError, "reset: ConnectionResetError: reset by peer"),
         ("odd", MediaError, "odd: KeyError"),
         ("dies", MediaError, "dies: it cannot be decoded: its process ended with SIGSEGV"),
-        ("hangs", MediaUnavailableError, "hangs: not done within 5 s"),
         ("huge", MediaError, "huge: decoding it takes more memory than it may have"),
         ("asks to leave", MediaError, "asks to leave: it cannot be decoded: its process ended with code 1"),
     ],
@@ -78,6 +77,17 @@ def test_an_image_comes_in_the_clips_own_size(reader: ConfinedMediaReader) -> No
 def test_what_happens_to_one_is_that_tasks_failure_and_its_mates_are_read(
     reader: ConfinedMediaReader, uri: str, kind: type[Exception], told: str
 ) -> None:
+    check_between(reader, uri, kind, told)
+
+
+def test_what_hangs_is_not_waited_for_longer_than_it_may_take() -> None:
+    reader = ConfinedMediaReader(fetch, 12.0)  # its mates must be read within
+    check_between(reader, "hangs", MediaUnavailableError, "hangs: not done within 12 s")
+    reader.close()
+
+
+def check_between(reader: ConfinedMediaReader, uri: str, kind: type[Exception], told: str) -> None:
+    """What becomes of one, between two that are read."""
     before, bad, after = reader.read(IMAGES, tasks(IMAGES, "good", uri, "fine"))
     assert isinstance(before, TaskMedia)
     assert isinstance(after, TaskMedia)
