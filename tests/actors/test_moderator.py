@@ -104,7 +104,7 @@ def test_what_a_scorer_says_as_it_fails_has_no_words_of_prompts_in_it(scripted: 
 
 @pytest.mark.parametrize(("deed", "said"), [("DIE", "its process ended with code 3"), ("HANG", "not done within")])
 def test_one_that_dies_or_hangs_is_begun_again_for_the_others(deed: str, said: str) -> None:
-    with closing(moderator(scorers=(NAME,), timeout_s=3.0)) as found:
+    with closing(moderator(scorers=(NAME,), timeout_s=10.0)) as found:
         before, failed, after = found.texts(["fine", deed, "FORBIDDEN"])
         assert (before.outcome, after.code) == (ALLOW, "SAFETY.INPUT.TEXT")
         assert failed.code == "INTERNAL"

@@ -212,7 +212,7 @@ def test_processes_that_are_killed_while_they_tell_leave_chains_that_hold(run: R
             assert process.stdout.readline()
     for process in processes:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     report = run.verified()
     assert (report.faults, len(report.chains)) == ((), 3)
     assert report.records >= 2 + 2 * (1 + 5 * 3)

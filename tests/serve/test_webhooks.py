@@ -16,8 +16,8 @@ from serve.store.contract import Delivery, Store
 from serve.webhooks import Deliverer, check_webhook_url, webhook_secret
 from tests.serve.strangers import Stranger, endless, hang, raw, status
 
-CONFIG = ServeConfig(webhooks=Webhooks(timeout_s=0.6, max_attempts=6, base_s=10.0, most_s=60.0))
-PATIENT = ServeConfig(webhooks=Webhooks(timeout_s=0.6, base_s=40.0))
+CONFIG = ServeConfig(webhooks=Webhooks(timeout_s=2.0, max_attempts=6, base_s=10.0, most_s=60.0))
+PATIENT = ServeConfig(webhooks=Webhooks(timeout_s=2.0, base_s=40.0))
 PAYLOAD = json.dumps({"type": "task.succeeded", "data": {"id": "task-1", "prompt": "日本 ✓"}}, ensure_ascii=False)
 
 
@@ -100,7 +100,7 @@ def test_it_is_tried_until_the_receiver_is_well(store: Store, clock: Clock) -> N
         (status(500), "answered 500"),
         (status(400), "answered 400"),
         (status(301, "Location: https://example.com/"), "redirects are not followed"),
-        (hang(), "no answer within 0.6 s"),
+        (hang(), "no answer within 2 s"),
         (raw(b"nonsense"), "no answer: RemoteProtocolError"),
         (raw(b""), "no answer: RemoteProtocolError"),
     ],
@@ -125,7 +125,7 @@ def test_a_long_answer_is_not_read(store: Store, clock: Clock) -> None:
             due(store, server.url(), clock(), name=code)
             start = time.perf_counter()
             deliverer(store, server, clock).run_once()
-            assert time.perf_counter() - start < 0.6
+            assert time.perf_counter() - start < CONFIG.webhooks.timeout_s
     assert store.deliveries.counts() == {"waiting": 1, "delivered": 1, "given_up": 0}
 
 
@@ -242,7 +242,7 @@ def test_thousands_for_a_dead_receiver_do_not_hold_up_the_others(store: Store, c
         sender = Deliverer(store, CONFIG, clock, outbound=dead.outbound(trust=trust))
         start = time.perf_counter()
         attempts = [sender.run_once() for _ in range(3)]
-        assert time.perf_counter() - start < 2.0
+        assert time.perf_counter() - start < 10 * CONFIG.webhooks.timeout_s, "not a timeout for each of the 600"
         assert attempts == [8, 0, 1]
         assert store.deliveries.counts() == {"waiting": 600, "delivered": 1, "given_up": 0}
         # Passed over is not given up: when the claims have run out and the host is back, all arrive.
@@ -330,7 +330,7 @@ def test_it_runs_until_it_is_stopped_and_outlives_the_store(store: Store, clock:
         sender = Deliverer(Flaky(), CONFIG, clock, outbound=server.outbound())  # type: ignore[arg-type]
         thread = threading.Thread(target=sender.run, args=(stop,))
         thread.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not store.deliveries.counts()["delivered"] and time.monotonic() < deadline:
             time.sleep(0.02)
         stop.set()

@@ -267,7 +267,7 @@ def test_the_dispatcher_is_woken_after_the_task_is_durable(tmp_path: Path) -> No
         object.__setattr__(served.context, "wake", wake)
         served.app.state.context = served.context
         post(served, TEXT)
-        assert woken.wait(10)
+        assert woken.wait(60)
         assert seen == [1]
 
 

@@ -269,6 +269,8 @@ def test_one_key_whose_servers_hang_takes_nobody_else_s_turn(
 ) -> None:
     with Stranger() as server:
         server.answers(hang())
+        media = config.media.model_copy(update={"fetch_timeout_s": 20.0})
+        config = config.model_copy(update={"media": media})
         intake = Intake(config, store, objects, outbound=server.outbound())
 
         async def both() -> float:

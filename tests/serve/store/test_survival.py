@@ -82,7 +82,7 @@ def test_a_lock_that_another_process_keeps_for_a_moment_is_waited_for(tmp_path: 
         assert store.tasks.pending() == ()  # a reader passes it by
         assert not waits.done()
         connection.exec_driver_sql("ROLLBACK")
-        assert waits.result(timeout=20) == store.tasks.pending()
+        assert waits.result(timeout=120) == store.tasks.pending()
     connection.close()
     other.dispose()
     store.close()
