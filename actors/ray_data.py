@@ -30,7 +30,7 @@ from actors.weights import StoredWeights
 from actors.work import BatchEnd, ItemEnd, ItemProgress, WorkBatch, WorkItem
 from actors.worker import Worker, WorkerSettings
 from models.finishing import Finishing
-from models.loader import load
+from models.loader import load_model
 from models.model import Cancelled, Frames, Model, OnStep, PromptCounts, TaskMedia
 from schemas.catalog import Variant
 from schemas.clip import Record, Status
@@ -153,7 +153,7 @@ def _device(spec: StageSpec) -> str:
 def _loaded(spec: StageSpec, monitor: Any) -> Model:
     """The variant's model; one that fails every task where it cannot be loaded and others can. Else raises."""
     try:
-        model: Model = load(
+        model: Model = load_model(
             spec.variant,
             device=None if spec.device == "auto" else spec.device,
             cache=spec.config.cache_dir,

@@ -15,7 +15,9 @@ from models.adapters import Adapters
 from models.components import CHECKPOINT_FILES, index_of, is_hotshot, left_out, ready
 from models.conditions import check_weights
 from models.families import call_form, check_modes
+from models.footage import Footage
 from models.loaded import LoadedModel
+from models.model import Model
 from models.prompt_cache import MEMORY_BYTES, EmbeddingStore, prompt_cache
 from models.schedulers import swapped
 from models.speed import apply_speed
@@ -23,6 +25,7 @@ from models.weights import Weights, WeightsStore, explain, find_weights, local_p
 from schemas.catalog import Adapter, Variant
 from schemas.config import read_config
 from schemas.errors import RushesError, TransientError, VariantLoadError
+from schemas.footage import PIPELINE
 from schemas.request import Mode
 
 log = logging.getLogger(__name__)
@@ -60,6 +63,11 @@ def load(
         raise
     except Exception as error:
         raise VariantLoadError(f"variant {variant.name!r}: {explain(error)}") from error
+
+
+def load_model(variant: Variant, **options: Any) -> Model:
+    """As `load`, for whoever renders only: also of the variant that has no weights."""
+    return Footage(variant) if variant.pipeline == PIPELINE else load(variant, **options)
 
 
 def _load(

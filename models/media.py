@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -107,6 +108,22 @@ def read_video(
             raise MediaError(f"{name}: it ends before {cut.start_s:g} s, where it is to start")
         raise MediaError(f"{name}: a video without frames")
     return frames + (frames[-1],) * (shape.frames - len(frames))
+
+
+def shown_video(path: Path) -> tuple[int, int, int, float]:
+    """(width, height, frames, frames a second) of a video as players show it: upright, with square pixels. Raises
+    MediaError."""
+    import av
+
+    try:
+        with av.open(str(path), mode="r", metadata_errors="replace") as container:
+            stream = container.streams.video[0]
+            frames = sum(packet.size > 0 for packet in container.demux(stream))
+            container.seek(0)
+            first = _as_shown(next(container.decode(stream)), Fraction(stream.sample_aspect_ratio or 1))
+            return first.width, first.height, max(1, frames), float(_rate(stream))
+    except (av.FFmpegError, IndexError, StopIteration, ValueError) as error:
+        raise MediaError(f"not a video that can be read: {_told(error)}") from error
 
 
 def _within(image: Image.Image, shape: Shape) -> Image.Image:

@@ -82,6 +82,7 @@ _BY_CLASS = {
     "WanVACEPipeline": _VACE,
     "LTXConditionPipeline": _LTX_CONDITION,
     "WanImageToVideoPipeline": _WAN_IMAGE,
+    "Footage": Carried(roles=frozenset({Role.SOURCE}), usual=frozenset({Role.SOURCE})),
 }
 _FIRST, _SOURCE = frozenset({Role.FIRST_FRAME}), frozenset({Role.SOURCE})
 _BY_MODE = {

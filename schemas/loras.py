@@ -22,6 +22,7 @@ WITHOUT = frozenset(
         "Cosmos3OmniPipeline",
         "CosmosTextToWorldPipeline",
         "CosmosVideoToWorldPipeline",
+        "Footage",
         "HunyuanVideo15ImageToVideoPipeline",
         "HunyuanVideo15Pipeline",
         "MotifVideoImage2VideoPipeline",

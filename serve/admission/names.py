@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from schemas.catalog import Catalog, Variant
 from schemas.errors import ConfigError, InvalidRequestError, Issue
+from schemas.footage import footage_variant
 from schemas.inputs import InputSpec
 from schemas.request import Mode, Settings
 from schemas.resolve import able_variants
@@ -23,7 +24,7 @@ class Names:
     """The whole catalog's names, and the served part of it."""
 
     def __init__(self, config: ServeConfig, catalog: Catalog) -> None:
-        self.catalog = catalog
+        self.catalog = with_footage(config, catalog)
         self.served = served_catalog(config, catalog)
 
     def able(self, mode: Mode, inputs: tuple[InputSpec, ...] = ()) -> tuple[str, ...]:
@@ -85,6 +86,7 @@ class Names:
 
 def served_catalog(config: ServeConfig, catalog: Catalog) -> Catalog:
     """The part of the catalog that this endpoint serves. Raises ConfigError for a variant that is not in it."""
+    catalog = with_footage(config, catalog)
     for name in config.pools.variants:
         if catalog.find(name) is None:
             raise ConfigError(f"pools.variants: unknown variant {name!r}; available: {', '.join(catalog.names[1:])}")
@@ -95,3 +97,12 @@ def served_catalog(config: ServeConfig, catalog: Catalog) -> Catalog:
         fallbacks = tuple(other for other in variant.fallbacks if catalog[other].name in names)
         kept[name] = variant.model_copy(update={"fallbacks": fallbacks})
     return Catalog(variants=kept, finishers=catalog.finishers)
+
+
+def with_footage(config: ServeConfig, catalog: Catalog) -> Catalog:
+    """The catalog with the variant for videos that only something is to be done to, where the pools name it."""
+    entry = footage_variant()
+    names = {entry.name, *entry.aliases}
+    if names.isdisjoint(config.pools.variants) or any(catalog.find(name) is not None for name in names):
+        return catalog
+    return Catalog(variants={**catalog.variants, entry.name: entry}, finishers=catalog.finishers)

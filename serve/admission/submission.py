@@ -18,10 +18,11 @@ from cluster.routing.terms import Preference
 from schemas.clip import ClipFormat
 from schemas.conditions import implied_mode
 from schemas.errors import InvalidRequestError, MediaError
+from schemas.footage import FOOTAGE
 from schemas.inputs import Input, Role
 from schemas.loras import Lora
 from schemas.moderation import Moderation, PublicFigures
-from schemas.request import Mode, Request
+from schemas.request import MAX_FPS, MIN_FPS, Mode, Request
 from schemas.task import sample_seed
 from serve.admission.admission import Admission
 from serve.admission.offer import Decision, RefusedError
@@ -47,6 +48,7 @@ from serve.wire.creates import (
 )
 from serve.wire.inputs import NamedInput, names_of
 from serve.wire.motion import camera_of, paths_of
+from serve.wire.upscale import VideoUpscale
 
 Body = type[Creates] | type[GenerateVideo]
 
@@ -250,6 +252,31 @@ def _create(body: Creates, key: ApiKey) -> Submission:
         media=media,
         webhook_url=body.webhook_url,
     )
+
+
+def footage_submission(body: VideoUpscale, key: ApiKey) -> Submission:
+    """A video that only something is to be done to. What that is follows once it is known (`of_size`)."""
+    named = body.named_input
+    names = {
+        **WIRE_NAMES,
+        **names_of((named,)),
+        "finish.0.upscale": "resolution",
+        "finish.0.interpolate": "targetFramerate",
+    }
+    request = Request(mode=Mode.VIDEO_TO_VIDEO, variant=FOOTAGE, inputs=(named.input,), priority=body.priority)
+    limits = _constraints(body, None)
+    formats = _FORMATS[body.output_format]
+    return Submission(
+        key, request.mode or Mode.VIDEO_TO_VIDEO, request, limits, names, formats, (named,), body.webhook_url
+    )
+
+
+def of_size(submission: Submission, body: VideoUpscale, shown: tuple[int, int, int, float]) -> Submission:
+    """With the size, length and rate of its video, and what is to be done to it."""
+    width, height, frames, fps = shown
+    told = {"width": width, "height": height, "num_frames": frames, "fps": min(max(fps, MIN_FPS), MAX_FPS)}
+    update = {**told, "finish": (body.step(width, height),)}
+    return replace(submission, request=submission.request.model_copy(update=update))
 
 
 def _routed(body: GenerateVideo, key: ApiKey) -> Submission:

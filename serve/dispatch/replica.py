@@ -20,7 +20,7 @@ from actors.renderer import Renderer
 from actors.weights import StoredWeights
 from actors.worker import Worker, WorkerSettings
 from models.finishing import Finishing
-from models.loader import load
+from models.loader import load_model
 from models.model import Model
 from schemas.catalog import Variant
 from schemas.config import read_config
@@ -94,7 +94,7 @@ class Replica:
         self._name = context.replica_id.unique_id
         self._dispatcher = _DispatcherCalls(context.app_name)
         try:
-            loaded: Model = load(
+            loaded: Model = load_model(
                 variant,
                 device="cpu" if not variant.needs.gpus else None,
                 cache=read_config().cache_dir,

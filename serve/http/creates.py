@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from schemas.footage import FOOTAGE
 from serve.admission.allowance import Allowance
-from serve.admission.submission import Submission, moderated, submission_of
+from serve.admission.submission import Submission, footage_submission, moderated, of_size, submission_of
 from serve.http.batched_store import SubmitCall
 from serve.http.refusals import refusals
 from serve.http.routes import Caller, batched_store_of, context_of, documented, in_thread, json_answer, json_of
 from serve.store.contract import ApiKey, Batch, Idempotency, Submitted
 from serve.tasks import NewTask, StoredTask
-from serve.wire.base import WireError, issue
+from serve.webhooks import check_webhook_url
+from serve.wire.base import WireError, issue, validate
 from serve.wire.creates import Creates, ImageToVideo, TextToVideo, VideoToVideo
 from serve.wire.tasks import created
+from serve.wire.upscale import VideoUpscale
 
 router = APIRouter(tags=["create"])
 
@@ -71,6 +74,36 @@ async def image_to_video(request: Request, key: Caller) -> Response:
 )
 async def video_to_video(request: Request, key: Caller) -> Response:
     return await _make(request, key, VideoToVideo)
+
+
+@router.post(
+    "/v1/video_upscale",
+    **documented(
+        VideoUpscale,
+        "A video made larger, or smoother",
+        {"model": "enhance_frame_rate", "videoUri": "https://example.com/clip.mp4", "targetFramerate": "60"},
+        _ANSWER_EXAMPLE,
+    ),
+)
+async def video_upscale(request: Request, key: Caller) -> Response:
+    async with refusals(request, key):
+        return await replayed(request, key) or await _upscale(request, key)
+
+
+async def _upscale(request: Request, key: ApiKey) -> Response:
+    context = context_of(request)
+    if context.admission.served.find(FOOTAGE) is None:
+        text = f"this endpoint only renders: its pools do not name {FOOTAGE!r}"
+        raise WireError([issue("unsupported", "model", text)])
+    limits = {"max_prompt_chars": context.config.limits.max_prompt_chars, "now": context.now()}
+    body = validate(VideoUpscale, await json_of(request), limits)
+    if body.webhook_url is not None:
+        check_webhook_url(body.webhook_url, allow_private=context.config.media.allow_private)
+    submission = await footage_submission(body, key).with_media_taken(context.intake)
+    shown = await context.intake.shown(submission.request.inputs[0].uri)
+    submission = of_size(submission, body, shown)
+    stored = await store(request, key, submission.decide(context, "video_upscale"))
+    return _answer(stored.tasks, stored.replayed)
 
 
 async def _make(request: Request, key: ApiKey, model: type[Creates]) -> Response:

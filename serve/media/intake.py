@@ -13,6 +13,7 @@ from pathlib import Path
 from time import time
 from typing import TypeVar
 
+from models.media import shown_video
 from schemas.errors import ObjectMissingError
 from serve.config import MediaLimits, ServeConfig
 from serve.media.check import Checked, Kind, check, refused
@@ -75,6 +76,18 @@ class Intake:
                 return await self._take(uri, scheme, kind, key, path, folder / "media")
             finally:
                 await self._blocking(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+    async def shown(self, uri: str) -> tuple[int, int, int, float]:
+        """(width, height, frames, frames a second) of a video that was taken. Raises MediaError."""
+        key = keys.media_input(*uri.rpartition("/")[2].split(".", 1))
+
+        def look() -> tuple[int, int, int, float]:
+            with tempfile.TemporaryDirectory(prefix="rushes-intake-") as folder:
+                path = Path(folder, "media")
+                self._objects.download(key, path)
+                return shown_video(path)
+
+        return await self._blocking(look)
 
     @asynccontextmanager
     async def receiving(self, key_id: str) -> AsyncIterator[None]:
