@@ -34,6 +34,8 @@ Pixels = npt.NDArray[np.uint8]
 
 FALSE_ALARMS = 1e-6
 PSNR_DB = 42.5
+_SHARES = tuple(np.float32(share) for share in (1.0, 0.75, 0.5, 0.25, 0.0))
+_MOST_ERROR = 255.0**2 / 10 ** (42.0 / 10)  # the mean square of what is added, at the least PSNR of a frame: 42 dB
 GRID = 64
 _KEY = b"rushes watermark 1"
 _BLOCK = 4  # cells along a block's side
@@ -42,7 +44,7 @@ _CELLS = _BLOCK * _BLOCK
 # The lattice's step, in units of brightness: as much as the PSNR leaves, see `embed`.
 _STEP = 16.6
 _ROUNDS = 6
-_LEAST_SIDE = 96  # below, the encoder that publishes a clip takes the mark away
+_LEAST_SIDE = 112  # below, the encoder that publishes a clip takes the mark away
 _FRAMES_SEARCHED, _FRAMES_READ = 3, 16
 # Of a cropped picture: samples a cell, what a crop may take of each side in cells, and how far apart the tries are.
 _FINE = 13
@@ -98,7 +100,7 @@ def _numbers(name: bytes, count: int) -> npt.NDArray[np.uint64]:
 
 
 def embed(frames: Pixels, payload: bytes) -> Pixels:
-    """A clip, (frames, height, width, 3), with the mark in every frame: some PSNR_DB from what it was. Frames below 96
+    """A clip, (frames, height, width, 3), with the mark in every frame: some PSNR_DB from what it was. Frames below 112
     pixels are returned as they are: they have no room for it."""
     height, width = frames.shape[1:3]
     if not has_room(frames):
@@ -109,10 +111,22 @@ def embed(frames: Pixels, payload: bytes) -> Pixels:
     wanted[known.bits] += bits[:, None] / 2
     marked = np.empty_like(frames)
     for at, frame in enumerate(frames):
-        field = _field(_cells(frame)[0], wanted)
-        added = np.rint(_resized(field, (width, height))).astype(np.int16)[..., None]
-        np.clip(frame + added, 0, 255, out=marked[at], casting="unsafe")
+        added = _resized(_field(_cells(frame)[0], wanted), (width, height))
+        error = _add(frame, added, marked[at])
+        if error > _MOST_ERROR:
+            _add(frame, added * np.float32(math.sqrt(_MOST_ERROR / error)), marked[at])
+        elif frame.min() + added.min() < 0 or frame.max() + added.max() > 255:
+            # Black, white and pure colours hold no more than half of it: what is missing goes where there is room.
+            left = _resized(_field(_cells(marked[at])[0], wanted), (width, height))
+            shares = (share for share in _SHARES if _add(frame, added + share * left, marked[at]) <= _MOST_ERROR)
+            next(shares)
     return marked
+
+
+def _add(frame: Pixels, added: Floats, out: Pixels) -> float:
+    """Add to all three colours, and to `out`; the mean square of what they differ by then."""
+    np.clip(frame + np.rint(added).astype(np.int16)[..., None], 0, 255, out=out, casting="unsafe")
+    return float(np.mean(np.square(out.astype(np.float32) - frame)))
 
 
 def has_room(frames: Pixels) -> bool:

@@ -156,7 +156,7 @@ def test_a_mark_is_in_the_frames_and_the_credentials_tell_of_it(
 def test_frames_without_room_for_a_mark_are_published_without(
     tmp_path: Path, store: ObjectStore, wan: LoadedModel, done: Rendered
 ) -> None:
-    assert done.frames.shape[1] < 96
+    assert done.frames.shape[1] < 112
     record = publisher(store, wan, tmp_path, TrustSettings(watermark=True)).publish(done)
     assert said_by(record.clip).actions == ("c2pa.created",)
 

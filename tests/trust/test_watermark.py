@@ -59,6 +59,29 @@ def test_a_flat_and_a_saturated_picture_do_no_harm() -> None:
     assert found.payload == PAYLOAD
 
 
+@pytest.mark.parametrize(("ground", "shape"), [((0, 0, 0), (255, 0, 0)), ((0, 0, 255), (255, 255, 0))])
+def test_a_drawing_in_pure_colours_keeps_its_mark_when_it_is_published(
+    ground: tuple[int, int, int], shape: tuple[int, int, int]
+) -> None:
+    frames = np.full((9, 256, 256, 3), ground, np.uint8)
+    y, x = np.mgrid[0:256, 0:256]
+    for at, frame in enumerate(frames):
+        frame[(x - 64 - at * 12) ** 2 + (y - 128) ** 2 < 42**2] = shape
+    marked = embed(frames, PAYLOAD)
+    error = np.mean((marked.astype(float) - frames) ** 2)
+    assert 10 * math.log10(255**2 / error) >= 42.0
+    found = detect(coded(marked, 20))
+    assert found is not None
+    assert found.payload == PAYLOAD
+
+
+def test_what_has_three_pixels_a_cell_is_not_seen_either() -> None:
+    y, x = np.mgrid[0:192, 0:192]
+    ramp = np.stack([x * 255 // 192, y * 255 // 192, (x + y) * 255 // 384], -1).astype(np.uint8)[None]
+    error = np.mean((embed(ramp, PAYLOAD).astype(float) - ramp) ** 2)
+    assert 10 * math.log10(255**2 / error) >= 41.95
+
+
 def test_a_clip_without_room_is_left_alone() -> None:
     small = np.zeros((2, 48, 96, 3), np.uint8)
     assert embed(small, PAYLOAD) is small
