@@ -13,7 +13,7 @@ from serve.config import ServeConfig
 from serve.store.engine import open_store
 from tests.failures import processes
 from tests.failures.endpoint import Endpoint, catalog_text
-from tests.failures.processes import wait_until
+from tests.failures.processes import DEAR_TURN_S, wait_until
 from tests.failures.script import Script
 
 SETTINGS = """
@@ -35,6 +35,8 @@ class Command:
         (folder / "catalog.toml").write_text(catalog_text(small=[]))
         (folder / "serve.toml").write_text(settings)
         self.process: subprocess.Popen[bytes] | None = None
+        self._log_from = 0
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}")
 
     def start(self) -> None:
         """Until it answers."""
@@ -47,6 +49,7 @@ class Command:
         }
         said = [part for name, value in options.items() for part in (f"--{name}", value)]
         with (self.folder / "log").open("ab") as log:
+            self._log_from = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "rushes.cli", "serve", *said, "--no-auth"],
                 cwd=self.folder,
@@ -56,7 +59,7 @@ class Command:
                 preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
                 start_new_session=True,
             )
-        wait_until(self._answers, self.log)
+        wait_until(self._answers, self.log, turn_s=DEAR_TURN_S)
 
     def deploy(self, address: str) -> None:
         """On a cluster, where it goes on when the command ends. Until it answers."""
@@ -73,17 +76,21 @@ class Command:
                 check=True,
                 timeout=processes.PATIENCE_S,
             )
-        wait_until(self._answers, self.log)
+        wait_until(self._answers, self.log, turn_s=DEAR_TURN_S)
 
     def _answers(self) -> bool:
         assert self.process is None or self.process.poll() is None, self.log()
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/readyz").status_code == 200
+            return self._client.get("/readyz").status_code == 200
         except httpx.TransportError:
             return False
 
     def log(self) -> str:
-        return (self.folder / "log").read_text()
+        """What was said since it was started last."""
+        return (self.folder / "log").read_bytes()[self._log_from :].decode()
+
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def kill_everything(self) -> None:
         """SIGKILL to the command, and to all that it has started and they have started: Ray's own processes too."""

@@ -16,22 +16,25 @@ from storage.store import ObjectStore
 from tests.pipelines.catalogs import TWO_VARIANTS
 
 TASKS = 24
+BATCH = 4
 PATIENCE_S = 240.0
 
 
-def command(folder: Path, out: str, tasks: int = TASKS) -> list[str]:
+def command(folder: Path, out: str, tasks: int = TASKS, actors: int = 1) -> list[str]:
+    """By default with a single actor: most of what a run of so few tasks takes is the start of its processes."""
     rows = [{"id": f"t{i}", "prompt": f"clip {i}", "variant": "small"} for i in range(tasks)]
     (folder / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "catalog.toml").write_text(TWO_VARIANTS.replace("steps = 2", "steps = 12"))
     options = ["--out", out, "--catalog", str(folder / "catalog.toml"), "--json", "--yes"]
+    options += ["--max-concurrent", str(BATCH * actors)]
     return [sys.executable, "-m", "rushes.cli", "render", str(folder / "m.jsonl"), *options]
 
 
 def started(
-    folder: Path, out: str, environment: dict[str, str] | None = None, tasks: int = TASKS
+    folder: Path, out: str, environment: dict[str, str] | None = None, tasks: int = TASKS, actors: int = 1
 ) -> subprocess.Popen[str]:
     env = {**os.environ, **(environment or {})}
-    told = command(folder, out, tasks)
+    told = command(folder, out, tasks, actors)
     # A shell's background jobs ignore SIGINT, and so do their children: this one must hear it wherever pytest runs.
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(
@@ -45,8 +48,9 @@ def started(
     )
 
 
-def finished(folder: Path, out: str) -> dict[str, Any]:
-    answer = subprocess.run(command(folder, out), capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+def finished(folder: Path, out: str, actors: int = 1) -> dict[str, Any]:
+    told = command(folder, out, actors=actors)
+    answer = subprocess.run(told, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert answer.returncode == 0, answer.stderr
     summary: dict[str, Any] = json.loads(answer.stdout)
     return summary

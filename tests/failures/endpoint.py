@@ -29,7 +29,7 @@ from serve.tasks import LIVE, StoredTask
 from storage import keys
 from storage.store import open_store as open_objects
 from tests.failures.held_model import held
-from tests.failures.processes import PATIENCE_S, free_port, wait_until
+from tests.failures.processes import DEAR_TURN_S, PATIENCE_S, free_port, wait_until
 from tests.failures.script import Point, Script
 
 STEPS = 4
@@ -168,7 +168,7 @@ class Endpoint:
             pools = self.report()
             return all(pools[name]["replicas"] == count for name, count in replicas.items())
 
-        wait_until(there, lambda: str(self.report()))
+        wait_until(there, lambda: str(self.report()), turn_s=DEAR_TURN_S)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from pathlib import Path
 
 PATIENCE_S = 300.0
 TURN_S = 0.02
+# Between questions that cost whoever is asked something: on two cores they would slow what they wait for.
+DEAR_TURN_S = 0.2
 
 
 def kill(pid: int) -> None:
@@ -72,9 +74,14 @@ def free_port() -> int:
             return port
 
 
-def wait_until(met: Callable[[], bool], what: str | Callable[[], str] = "", patience_s: float = PATIENCE_S) -> None:
+def wait_until(
+    met: Callable[[], bool],
+    what: str | Callable[[], str] = "",
+    patience_s: float = PATIENCE_S,
+    turn_s: float = TURN_S,
+) -> None:
     """Until a condition that other processes bring about is met; fails loudly when it never is."""
-    if not is_met_within(met, patience_s):
+    if not is_met_within(met, patience_s, turn_s):
         raise AssertionError(f"waited {patience_s:g} s for {what if isinstance(what, str) else what()}")
 
 

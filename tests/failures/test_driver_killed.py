@@ -46,7 +46,7 @@ def test_a_killed_driver_leaves_what_is_stored_and_the_same_command_renders_the_
     server.make_bucket("killed")
     out = f"s3://killed/{tmp_path.name}"
     store = open_store(out)
-    process = started(tmp_path, out)
+    process = started(tmp_path, out, actors=2)
     wait_for(lambda: Ledger(store).count() > 1, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -62,7 +62,7 @@ def test_a_killed_driver_leaves_what_is_stored_and_the_same_command_renders_the_
     assert len(etags) == len(survivors)
     assert 0 < len(survivors) < TASKS
 
-    summary = finished(tmp_path, out)
+    summary = finished(tmp_path, out, actors=2)
 
     assert (summary["rows"], summary["succeeded"], summary["failed"]) == (TASKS, TASKS, 0)
     assert summary["rendered"] <= TASKS - len(survivors)

@@ -19,7 +19,7 @@ from serve.config import Pools, Queue
 from serve.tasks import StoredTask
 from tests.failures import endpoint as support
 from tests.failures.endpoint import Endpoint, catalog_text
-from tests.failures.processes import kill, wait_until
+from tests.failures.processes import DEAR_TURN_S, kill, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -88,7 +88,7 @@ def test_a_variant_that_cannot_be_loaded_is_replaced_and_the_task_says_so(both: 
         shown = both.client.get(f"/v1/tasks/{first.id}").json()
         assert (shown["offeredVariant"], shown["fallbackReason"]) == ("broken", first.fallback)
         # Now that this is known, nobody is offered it.
-        wait_until(lambda: not both.report()["broken"]["healthy"], "the pool to be down")
+        wait_until(lambda: not both.report()["broken"]["healthy"], "the pool to be down", turn_s=DEAR_TURN_S)
         (second,) = both.succeeded(both.submit("is not offered", "broken"))
         assert second.variant == "spare"
 
@@ -303,7 +303,7 @@ def test_a_killed_ingress_forgets_nothing_and_another_answers(both: Endpoint) ->
         except httpx.TransportError:
             return False
 
-    wait_until(answers, "another ingress")
+    wait_until(answers, "another ingress", turn_s=DEAR_TURN_S)
     assert support.pid_of("Ingress") != ingress
     tasks = both.succeeded(*accepted, both.submit("accepted after"))
     assert [task.attempts for task in tasks] == [1, 1, 1]
@@ -314,7 +314,9 @@ def test_a_killed_dispatcher_interrupts_nobody(both: Endpoint) -> None:
     waiting = [both.submit(f"waits {n}") for n in range(6)]
     dispatcher = support.pid_of("Dispatcher")
     kill(dispatcher)
-    wait_until(lambda: support.pids_of("Dispatcher") not in ([], [dispatcher]), "another dispatcher")
+    wait_until(
+        lambda: support.pids_of("Dispatcher") not in ([], [dispatcher]), "another dispatcher", turn_s=DEAR_TURN_S
+    )
     for n in (1, 2):
         both.script.go_on(f"runs {n}", "step")
     tasks = both.succeeded(*running, *waiting)
@@ -343,7 +345,7 @@ def test_a_killed_controller_interrupts_nobody_and_goes_on_to_mend(both: Endpoin
 
 def test_what_nobody_asks_for_any_more_is_given_back(both: Endpoint) -> None:
     both.wait_for_pools(spare=0)
-    wait_until(lambda: support.pool_pids("spare") == [], "its process to end")
+    wait_until(lambda: support.pool_pids("spare") == [], "its process to end", turn_s=DEAR_TURN_S)
 
 
 def test_drained_it_finishes_what_runs_and_keeps_what_waits(both: Endpoint) -> None:

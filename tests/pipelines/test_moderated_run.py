@@ -52,6 +52,7 @@ def options(folder: Path, moderation: ModerationSettings) -> RunOptions:
         manifest=str(folder / "m.jsonl"),
         out=str(folder / "out"),
         catalog=str(folder / "catalog.toml"),
+        max_concurrent=4,  # an actor a variant
         moderation=moderation,
     )
 
