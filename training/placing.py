@@ -44,17 +44,22 @@ class PlaceReader(nn.Module):
     def loss(self, size: Size) -> tuple[Tensor, float]:
         """Of the transformer's last call, over tokens of (frames, height, width): the loss, and the share of answers
         that were right."""
+        loss, right = self.losses(size)
+        return loss, float(right)
+
+    def losses(self, size: Size) -> tuple[Tensor, Tensor]:
+        """The same, without a wait for the device."""
         if self._hidden is None:
             raise RuntimeError("the transformer was not called since the reader was made")
         hidden = self._hidden.float()
         self._hidden = None
         loss = _QUIETER * (hidden.pow(2).mean() - _LOUDEST).relu()
-        right = 0.0
+        right = hidden.new_zeros(())
         for head, answer in zip(self.heads, answers(size, hidden.device), strict=True):
             logits = head(hidden).flatten(0, 1)
             wanted = answer.repeat(len(hidden))
             loss = loss + F.cross_entropy(logits, wanted)
-            right += float((logits.argmax(-1) == wanted).float().mean()) / len(self.heads)
+            right = right + (logits.detach().argmax(-1) == wanted).float().mean() / len(self.heads)
         return loss, right
 
 

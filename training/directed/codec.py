@@ -235,15 +235,13 @@ class FastEncoder:
         """The same in the transformer's units, as the pipelines make them."""
         return (self(clips) - self._mean) / self._std
 
+    def restored(self, latents: Tensor) -> Tensor:
+        """Latents in the decoder's units, out of the transformer's."""
+        return latents * self._std + self._mean
+
 
 def _per_channel(values: list[float], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device).view(1, -1, 1, 1, 1)
-
-
-def restored(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Latents in the decoder's units, out of the transformer's."""
-    mean, std = (_per_channel(v, latents.device) for v in (vae.config.latents_mean, vae.config.latents_std))
-    return latents * std + mean
 
 
 def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:

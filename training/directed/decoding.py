@@ -13,10 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanDecoder3d
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from training.directed.codec import FastEncoder, decode, restored
+from training.directed.codec import FastEncoder, decode
 from training.directed.conditions import structure
 from training.directed.drawing import draw
 from training.directed.muon import Muons
@@ -69,7 +70,7 @@ def clips_for(rng: np.random.Generator, count: int, device: torch.device) -> Ten
     return clips
 
 
-def _window(rng: np.random.Generator, clip: Tensor, config: DecodingConfig) -> Tensor:
+def window(rng: np.random.Generator, clip: Tensor, config: DecodingConfig) -> Tensor:
     """A random window of a clip (3, frames, height, width), the livelier of two."""
     best, most = clip, -1.0
     for _ in range(2):
@@ -89,13 +90,14 @@ def channels_last(module: nn.Module) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
 
-def train(config: DecodingConfig, vae: AutoencoderKLWan, out: Path) -> AutoencoderKLWan:
-    """Train `vae.decoder` in place, and return it with the averaged weights; `out/state.pt` resumes, `out/log.jsonl`
-    logs."""
-    out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(config.threads)
-    device = torch.device(config.device)
-    vae.to(device).requires_grad_(False)
+def loss_of(error: Tensor) -> Tensor:
+    """Of a decoded window, in [-1, 1]."""
+    return error.abs().mean() + 2 * error.pow(2).mean()
+
+
+def opened(vae: AutoencoderKLWan) -> WanDecoder3d:
+    """The decoder, ready to be trained on windows."""
+    vae.requires_grad_(False)
     decoder = vae.decoder.train()
     for name, parameter in decoder.named_parameters():
         parameter.requires_grad_("attentions" not in name)  # a window is not a canvas: what looks everywhere stays out
@@ -103,6 +105,16 @@ def train(config: DecodingConfig, vae: AutoencoderKLWan, out: Path) -> Autoencod
         for block in decoder.mid_block.attentions:
             block.proj.weight.zero_()
             block.proj.bias.zero_()
+    return decoder
+
+
+def train(config: DecodingConfig, vae: AutoencoderKLWan, out: Path) -> AutoencoderKLWan:
+    """Train `vae.decoder` in place, and return it with the averaged weights; `out/state.pt` resumes, `out/log.jsonl`
+    logs."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(config.threads)
+    device = torch.device(config.device)
+    decoder = opened(vae.to(device))
     channels_last(decoder)
     trainers = Muons(decoder, rate=config.rate, matrix_rate=config.matrix_rate)
     average = Average(decoder)
@@ -132,13 +144,12 @@ def train(config: DecodingConfig, vae: AutoencoderKLWan, out: Path) -> Autoencod
         last = step + 1 >= config.steps if config.minutes is None else done >= 1
         done = min(1.0, done)
         add(config.add)
-        parts = [_window(rng, pool[int(rng.integers(0, len(pool)))], config) for _ in range(config.batch)]
+        parts = [window(rng, pool[int(rng.integers(0, len(pool)))], config) for _ in range(config.batch)]
         true = torch.stack(parts).float() / 127.5 - 1
         latents = encode.normalised(true)
         noise = config.noise * broad(torch.rand(config.batch, device=device) * 1.5 - 0.5).clamp_min(0)
-        made = decode(vae, restored(vae, latents + noise * torch.randn_like(latents)))
-        error = made - true
-        loss = error.abs().mean() + 2 * error.pow(2).mean()
+        made = decode(vae, encode.restored(latents + noise * torch.randn_like(latents)))
+        loss = loss_of(made - true)
         trainers.step(loss, rate_share(step, done, 30))
         average.update(decoder, step)
         total, seen, step = total + float(loss.detach()), seen + 1, step + 1

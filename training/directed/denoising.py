@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -79,12 +79,24 @@ def tokens(width: int, height: int, frames: int = FRAMES) -> Size:
 def flow_loss(
     networks: Networks, latents: Tensor, control: Tensor, prompts: Sequence[str], shift: float, length: int
 ) -> Tensor:
+    """`loss_at` random levels of noise, moved by `shift`."""
+    sigma = shifted(torch.rand(len(latents), device=latents.device), shift)
+    text = encode_prompts(networks, prompts, length)
+    return loss_at(networks.transformer, latents, control, text, sigma, torch.randn_like(latents))
+
+
+def loss_at(
+    transformer: WanVACETransformer3DModel,
+    latents: Tensor,
+    control: Tensor,
+    text: Tensor,
+    sigma: Tensor,
+    noise: Tensor,
+) -> Tensor:
     """Weighted square error of the predicted clip. The weight, 1 / (s² + 0.05), is that of a velocity error, held back
     near s = 0."""
-    sigma = shifted(torch.rand(len(latents), device=latents.device), shift)
-    noise = torch.randn_like(latents)
     noisy = (1 - broad(sigma)) * latents + broad(sigma) * noise
-    made = predict(networks.transformer, noisy, sigma, encode_prompts(networks, prompts, length), control)
+    made = predict(transformer, noisy, sigma, text, control)
     return ((made.float() - latents).pow(2) / (broad(sigma).pow(2) + 0.05)).mean()
 
 

@@ -34,7 +34,7 @@ class Director:
     def __init__(self, folder: Path, steps: int, guidance: float, device: str = "cpu") -> None:
         self.steps, self.guidance = steps, guidance
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        self._pipeline = WanVACEPipeline.from_pretrained(folder, torch_dtype=dtype).to(device)
+        self._pipeline = WanVACEPipeline.from_pretrained(str(folder), torch_dtype=dtype).to(device)
         self._pipeline.set_progress_bar_config(disable=True)
         self.cell_px = int(self._pipeline.vae_scale_factor_spatial)
         """Pixels of a latent, each side."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
@@ -80,23 +80,50 @@ def distilling_loss(
     config: DistillingConfig,
     length: int,
 ) -> Tensor:
-    """Weighted square error between what the student says and what it should have said."""
+    """`consistency_loss` at random ones of the teacher's levels."""
     device = latents.device
-    grid = levels(config).to(device)
-    at = torch.randint(0, config.teacher_steps, (len(latents),), device=device)
-    each = config.teacher_steps // config.segments
-    start, below, end = grid[at], grid[at + 1], grid[(at // each + 1) * each]
-    noise = torch.randn_like(latents)
-    noisy = (1 - broad(start)) * latents + broad(start) * noise
     with torch.no_grad():
         text, empty = encode_prompts(teacher, prompts, length), encode_prompts(teacher, [""] * len(prompts), length)
-        told = predict(teacher.transformer, noisy, start, text, control)
-        untold = predict(teacher.transformer, noisy, start, empty, control)
+    return consistency_loss(
+        (student.transformer, averaged_student.transformer, teacher.transformer),
+        latents,
+        control,
+        (text, empty),
+        levels(config).to(device),
+        torch.randint(0, config.teacher_steps, (len(latents),), device=device),
+        torch.randn_like(latents),
+        config,
+    )
+
+
+def consistency_loss(
+    transformers: tuple[WanVACETransformer3DModel, WanVACETransformer3DModel, WanVACETransformer3DModel],
+    latents: Tensor,
+    control: Tensor,
+    texts: tuple[Tensor, Tensor],
+    grid: Tensor,
+    at: Tensor,
+    noise: Tensor,
+    config: DistillingConfig,
+) -> Tensor:
+    """Weighted square error between what the student says and what it should have said.
+
+    `transformers` are the student, its average and the teacher; `texts` the prompts and empty ones; `at` (batch,) are
+    places in `grid`, the `levels` of noise.
+    """
+    student, averaged_student, teacher = transformers
+    text, empty = texts
+    each = config.teacher_steps // config.segments
+    start, below, end = grid[at], grid[at + 1], grid[(at // each + 1) * each]
+    noisy = (1 - broad(start)) * latents + broad(start) * noise
+    with torch.no_grad():
+        told = predict(teacher, noisy, start, text, control)
+        untold = predict(teacher, noisy, start, empty, control)
         lower = moved(noisy, untold + config.guidance * (told - untold), start, below)
-        said = predict(averaged_student.transformer, lower, below.clamp_min(1e-4), text, control)
+        said = predict(averaged_student, lower, below.clamp_min(1e-4), text, control)
         there = torch.where(broad(below <= end), lower, moved(lower, said, below.clamp_min(1e-4), end))
         goal = leading_to(noisy, there, start, end)
-    made = predict(student.transformer, noisy, start, text, control)
+    made = predict(student, noisy, start, text, control)
     return ((made - goal).pow(2) / (broad(start).pow(2) + 0.05)).mean()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from diffusers import WanVACETransformer3DModel
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -95,6 +96,28 @@ def encode_prompts(networks: Networks, prompts: Sequence[str], length: int) -> T
     return hidden * tokens.attention_mask[..., None]
 
 
+def read_tokens(encoder: UMT5EncoderModel, tokens: Tensor, length: int, pad: int = 0) -> Tensor:
+    """The same of token numbers (batch, at most `length`) of the small UMT5 above, without a wait for the device: what
+    a CUDA graph can hold. Padding is not read, so zeros can be set behind."""
+    there = tokens != pad
+    x: Tensor = encoder.shared(tokens)
+    unseen = torch.where(there, 0.0, -1e9)[:, None, None, :]
+    stack = encoder.encoder
+    for block in stack.block:
+        attention, forward = block.layer[0], block.layer[1]
+        own = attention.SelfAttention
+        q, k, v = (
+            part(attention.layer_norm(x)).unflatten(-1, (own.n_heads, -1)).transpose(1, 2)
+            for part in (own.q, own.k, own.v)
+        )
+        bias = own.compute_bias(x.shape[1], x.shape[1], device=x.device)
+        seen = (q @ k.mT + bias + unseen).softmax(-1) @ v
+        x = x + own.o(seen.transpose(1, 2).flatten(2))
+        x = x + forward.DenseReluDense(forward.layer_norm(x))
+    hidden: Tensor = stack.final_layer_norm(x) * there[..., None]
+    return F.pad(hidden, (0, 0, 0, length - tokens.shape[1]))
+
+
 def predict(
     transformer: WanVACETransformer3DModel, noisy: Tensor, sigma: Tensor, text: Tensor, control: Tensor
 ) -> Tensor:
@@ -115,6 +138,6 @@ def broad(values: Tensor) -> Tensor:
     return values[:, None, None, None, None]
 
 
-def shifted(uniform: Tensor, shift: float) -> Tensor:
+def shifted(uniform: Tensor, shift: float | Tensor) -> Tensor:
     """Noise levels in (0, 1), moved towards noise by `shift` (Esser et al., 2024, eq. 23)."""
     return shift * uniform / (1 + (shift - 1) * uniform)

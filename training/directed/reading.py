@@ -6,7 +6,7 @@ As `training/reading.py` does for one shape; here for each of two, and for the c
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from training.directed.networks import Networks
 from training.directed.scenes import CAMERAS, Shot, kind, sample
@@ -42,6 +42,25 @@ def answers(shot: Shot) -> list[int]:
     return out
 
 
+def heads(width: int) -> nn.ModuleList:
+    """What asks a token of that width for each attribute."""
+    return nn.ModuleList([nn.Linear(width, len(choices)) for _, choices in ATTRIBUTES])
+
+
+def loss(hidden: Tensor, there: Tensor, goal: Tensor, asked: nn.ModuleList) -> tuple[Tensor, Tensor]:
+    """Of tokens (batch, tokens, width), where they are `there`, and the answers (batch, attributes): the loss, and the
+    share of tokens that knew each attribute."""
+    total, right = hidden.new_zeros(()), []
+    count = there.sum()
+    for index, head in enumerate(asked):
+        logits = head(hidden)
+        answer = goal[:, index, None].expand(there.shape)
+        each = F.cross_entropy(logits.flatten(0, 1), answer.flatten(), reduction="none").view(there.shape)
+        total = total + (each * there).sum() / count
+        right.append(((logits.detach().argmax(-1) == answer) & there).sum() / count)
+    return total, torch.stack(right)
+
+
 def teach(networks: Networks, *, steps: int, batch: int, seed: int) -> dict[str, float]:
     """Train the text encoder in place; returns the share of tokens, over the last tenth, that knew each attribute.
 
@@ -51,8 +70,8 @@ def teach(networks: Networks, *, steps: int, batch: int, seed: int) -> dict[str,
     rng = np.random.default_rng([seed, 11])
     encoder, device = networks.text_encoder, networks.device
     width = int(encoder.config.d_model)
-    heads = nn.ModuleList([nn.Linear(width, len(choices)) for _, choices in ATTRIBUTES]).to(device)
-    parameters = [*encoder.parameters(), *heads.parameters()]
+    asked = heads(width).to(device)
+    parameters = [*encoder.parameters(), *asked.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     known = {name: 0.0 for name, _ in ATTRIBUTES}
     judged = max(1, steps // 10)
@@ -65,16 +84,12 @@ def teach(networks: Networks, *, steps: int, batch: int, seed: int) -> dict[str,
         )
         goal = torch.tensor([answers(shot) for shot in shots], device=device)
         hidden = encoder(tokens.input_ids, tokens.attention_mask)[0]
-        mask = tokens.attention_mask.bool()
-        owner = mask.nonzero()[:, 0]
-        loss = hidden.new_zeros(())
-        for index, ((name, _), head) in enumerate(zip(ATTRIBUTES, heads, strict=True)):
-            logits, target = head(hidden[mask]), goal[owner, index]
-            loss = loss + F.cross_entropy(logits, target)
-            if step >= steps - judged:
-                known[name] += float((logits.argmax(-1) == target).float().mean()) / judged
+        wrong, right = loss(hidden, tokens.attention_mask.bool(), goal, asked)
+        if step >= steps - judged:
+            for (name, _), share in zip(ATTRIBUTES, right, strict=True):
+                known[name] += float(share) / judged
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        wrong.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
     return known

@@ -41,7 +41,8 @@ class Encoded:
     control: Tensor
 
 
-def _kinds() -> dict[Kind, float]:
+def kinds() -> dict[Kind, float]:
+    """Every kind and how often it is drawn; shares need not sum to one."""
     out = {}
     for canvas, share in enumerate(SHARES):
         for frames, part in ((FRAMES, 1 - LONG_SHARE), (LONG, LONG_SHARE)):
@@ -56,7 +57,7 @@ class ShotPool:
 
     def __init__(self, encode: FastEncoder, device: torch.device, rng: np.random.Generator, capacity: int) -> None:
         self._encode, self._device, self._rng = encode, device, rng
-        shares = _kinds()
+        shares = kinds()
         self._kinds = tuple(shares)
         self._shares = np.array(list(shares.values())) / sum(shares.values())
         self._pools: dict[Kind, deque[Encoded]] = {

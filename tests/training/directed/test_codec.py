@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from training.directed.codec import CodecConfig, FastEncoder, build, decode, restored
+from training.directed.codec import CodecConfig, FastEncoder, build, decode
 from training.directed.decoding import DecodingConfig, averaged, clips_for, psnr, train
 
 
@@ -43,7 +43,7 @@ def test_decoding_without_the_clamp_is_the_decoding_of_the_class(codec: Autoenco
 
 def test_latents_come_back_from_the_transformers_units(codec: AutoencoderKLWan, clips: torch.Tensor) -> None:
     encode = FastEncoder(codec)
-    assert torch.allclose(restored(codec, encode.normalised(clips)), encode(clips), atol=1e-4)
+    assert torch.allclose(encode.restored(encode.normalised(clips)), encode(clips), atol=1e-4)
 
 
 def test_the_decoder_learns_goes_on_where_it_was_left_and_leaves_the_encoder_alone(
