@@ -69,3 +69,7 @@ def test_it_holds_the_open_models_that_people_run() -> None:
 
 def test_nothing_is_called_measured_that_was_not() -> None:
     assert [v.name for v in CATALOG.variants.values() if v.cost.measured and v.cost.accelerator != "cpu"] == []
+
+
+def test_all_weights_that_ship_stay_under_25_mb() -> None:
+    assert sum(path.stat().st_size for path in EMBEDDED.rglob("*.safetensors")) < 25_000_000
