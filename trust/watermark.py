@@ -34,6 +34,7 @@ Pixels = npt.NDArray[np.uint8]
 
 FALSE_ALARMS = 1e-6
 PSNR_DB = 42.5
+_SPARSE, _MOST_CUT_OFF = 8, 0.1
 _SHARES = tuple(np.float32(share) for share in (1.0, 0.75, 0.5, 0.25, 0.0))
 _MOST_ERROR = 255.0**2 / 10 ** (42.0 / 10)  # the mean square of what is added, at the least PSNR of a frame: 42 dB
 GRID = 64
@@ -112,21 +113,30 @@ def embed(frames: Pixels, payload: bytes) -> Pixels:
     marked = np.empty_like(frames)
     for at, frame in enumerate(frames):
         added = _resized(_field(_cells(frame)[0], wanted), (width, height))
-        error = _add(frame, added, marked[at])
+        # Before anything is cut off at black and white, the same in all colours: no less than what comes of it.
+        error = float(np.mean(np.square(np.rint(added))))
         if error > _MOST_ERROR:
-            _add(frame, added * np.float32(math.sqrt(_MOST_ERROR / error)), marked[at])
-        elif frame.min() + added.min() < 0 or frame.max() + added.max() > 255:
+            added = added * np.float32(math.sqrt(_MOST_ERROR / error))
+        _add(frame, added, marked[at])
+        if _cut_off(frame, added) > _MOST_CUT_OFF:
             # Black, white and pure colours hold no more than half of it: what is missing goes where there is room.
             left = _resized(_field(_cells(marked[at])[0], wanted), (width, height))
-            shares = (share for share in _SHARES if _add(frame, added + share * left, marked[at]) <= _MOST_ERROR)
-            next(shares)
+            for share in _SHARES:
+                _add(frame, added + share * left, marked[at])
+                if float(np.mean(np.square(marked[at].astype(np.float32) - frame))) <= _MOST_ERROR:
+                    break
     return marked
 
 
-def _add(frame: Pixels, added: Floats, out: Pixels) -> float:
-    """Add to all three colours, and to `out`; the mean square of what they differ by then."""
+def _add(frame: Pixels, added: Floats, out: Pixels) -> None:
+    """Add to all three colours, and to `out`."""
     np.clip(frame + np.rint(added).astype(np.int16)[..., None], 0, 255, out=out, casting="unsafe")
-    return float(np.mean(np.square(out.astype(np.float32) - frame)))
+
+
+def _cut_off(frame: Pixels, added: Floats) -> float:
+    """Of some values of a frame, the share that has no room for what is added."""
+    some = frame[::_SPARSE, ::_SPARSE] + added[::_SPARSE, ::_SPARSE, None]
+    return float(np.mean((some < -0.5) | (some > 255.5)))
 
 
 def has_room(frames: Pixels) -> bool:
