@@ -24,8 +24,11 @@ def fill_templates(rows: Rows, templates: Templates) -> dict[int, list[Issue]]:
             continue
         if name in (None, ""):
             wrong[position] = [Issue("slots", "are of a template, and none is named", "missing", templates.names)]
+        elif prompts[position] and given:
+            wrong[position] = [Issue("prompt", "give prompt or template with slots, not both", "twice")]
         elif prompts[position]:
-            wrong[position] = [Issue("prompt", "give prompt or template, not both", "twice")]
+            # Beside a prompt it is somebody's note of where that came from.
+            metadata[position] = _with_template(metadata[position], {"template": name})
         else:
             try:
                 made = templates.filled(name, given)
@@ -34,8 +37,11 @@ def fill_templates(rows: Rows, templates: Templates) -> dict[int, list[Issue]]:
                 continue
             prompts[position] = made.prompt
             negatives[position] = negatives[position] or made.negative_prompt or None
-            own = metadata[position]
-            if own is None or isinstance(own, dict):
-                metadata[position] = {"template": name, "slots": given or {}, **(own or {})}
+            metadata[position] = _with_template(metadata[position], {"template": name, "slots": given or {}})
     rows.columns |= {"prompt": prompts, "negative_prompt": negatives, "metadata": metadata}
     return wrong
+
+
+def _with_template(own: Any, told: dict[str, Any]) -> Any:
+    """A row's metadata and what is told of its template, where its own says nothing else."""
+    return {**told, **(own or {})} if own is None or isinstance(own, dict) else own

@@ -6,12 +6,14 @@ from serve.wire.creates import GenerateVideo, ImageToVideo, TextToVideo, VideoTo
 from serve.wire.organization import UsageQuery
 from serve.wire.routers import NewRouter, RouterPatch
 from serve.wire.uploads import NewUpload
+from serve.wire.upscale import VideoUpscale
 
 BODIES: list[Any] = [
     TextToVideo,
     ImageToVideo,
     VideoToVideo,
     GenerateVideo,
+    VideoUpscale,
     NewUpload,
     UsageQuery,
     NewRouter,

@@ -35,6 +35,16 @@ def test_a_row_s_own_negative_prompt_wins(tmp_path: Path) -> None:
     assert planned.column("negative_prompt") == ["text, logo, watermark, people, clutter", "dust"]
 
 
+def test_a_column_of_that_name_beside_a_prompt_is_kept_as_metadata(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "a red circle", "template": "any words"},
+        {"prompt": "a red circle", "template": {"of": "theirs"}},
+    ]
+    planned = plan(tmp_path, *rows, templates=read_templates())
+    assert planned.rejects == []
+    assert [json.loads(one or "") for one in planned.metadata] == [{"template": row["template"]} for row in rows]
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
@@ -42,7 +52,7 @@ def test_a_row_s_own_negative_prompt_wins(tmp_path: Path) -> None:
         ({"template": "motion", "slots": {}}, "slots.subject: is missing"),
         ({"template": "motion", "slots": "{"}, "slots: not JSON"),
         ({"template": "motion", "slots": [1]}, "slots: must be an object"),
-        ({"template": "motion", "slots": SLOTS, "prompt": "x"}, "prompt: give prompt or template, not both"),
+        ({"template": "motion", "slots": SLOTS, "prompt": "x"}, "prompt: give prompt or template with slots, not both"),
         ({"prompt": "x", "slots": SLOTS}, "slots: are of a template, and none is named"),
         ({"template": ["motion"], "slots": SLOTS}, "template: unknown template"),
     ],

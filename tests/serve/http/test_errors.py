@@ -157,7 +157,6 @@ def test_without_a_key_nothing_is_told(served: Endpoint, headers: dict[str, str]
 @pytest.mark.parametrize(
     ("method", "path", "part"),
     [
-        ("POST", "/v1/video_upscale", "does not serve upscaling"),
         ("POST", "/v1/text_to_image", "does not serve images"),
         ("GET", "/v1/voices", "does not serve voices"),
         ("POST", "/v1/text_to_vidio", "there is no"),

@@ -227,7 +227,6 @@ Call = Callable[[AsyncRunwayML], Awaitable[Any]]
         lambda client: client.tasks.retrieve("17f20503-6c24-4c16-946b-35dbbce2af2f"),
         lambda client: client.routers.retrieve("17f20503-6c24-4c16-946b-35dbbce2af2f"),
         lambda client: client.routers.delete("nonsense"),
-        lambda client: client.video_upscale.create(model="ruby", video_uri="https://example.com/a.mp4"),
     ],
 )
 def test_what_is_not_there_is_not_found(served: Endpoint, call: Call) -> None:
