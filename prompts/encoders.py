@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from models.weights import local_tokenizer
 from schemas.catalog import Variant
@@ -28,6 +29,7 @@ _MOST_TOKENS = {
 }
 # A rule of thumb for English; punctuation counts as a token. Nothing hangs on it but a warning that says "about".
 _TOKENS_A_WORD = 1.3
+_MOST_WORDS = 100_000
 _WORD_OR_MARK = re.compile(r"\w+(?:['’]\w+)?|[^\w\s]")
 
 
@@ -38,7 +40,6 @@ class TokenCount:
     tokens: int
     exact: bool
     read: int | None
-    unknown: tuple[str, ...] = ()
 
 
 class TextEncoder:
@@ -46,8 +47,9 @@ class TextEncoder:
 
     def __init__(self, most_tokens: int | None, tokenizer_file: Path | None = None) -> None:
         self.most_tokens = most_tokens
-        self._tokenizer = None
+        self._tokenizer: Any = None
         self._unknown: int | None = None
+        self._lacking: dict[str, tuple[str, ...]] = {}
         if tokenizer_file is not None:
             from tokenizers import Tokenizer
 
@@ -64,17 +66,34 @@ class TextEncoder:
         return self._tokenizer is not None
 
     def count(self, text: str) -> TokenCount:
-        """How many tokens a text has, and which of its words are none that the encoder knows."""
+        """How many tokens a text has."""
         if self._tokenizer is None:
             return TokenCount(round(len(_WORD_OR_MARK.findall(text)) * _TOKENS_A_WORD), False, None)
         made = self._tokenizer.encode(text)
-        unknown = [text[start:end] for one, (start, end) in zip(made.ids, made.offsets, strict=True) if end > start
-                   and one == self._unknown]  # fmt: skip
         read = len(text)
         if self.most_tokens is not None and len(made.ids) > self.most_tokens:
             # The last place is the end mark's.
             read = next((start for start, end in made.offsets[self.most_tokens - 1 :] if end > start), len(text))
-        return TokenCount(len(made.ids), True, read, tuple(dict.fromkeys(unknown)))
+        return TokenCount(len(made.ids), True, read)
+
+    def unknown(self, text: str) -> tuple[str, ...]:
+        """The parts of a text that the encoder's vocabulary lacks, each once; none without the tokenizer."""
+        if self._tokenizer is None:
+            return ()
+        found: dict[str, None] = {}
+        for word in text.split():  # a manifest has few words in many rows
+            lacking = self._lacking.get(word)
+            if lacking is None:
+                if len(self._lacking) >= _MOST_WORDS:
+                    self._lacking.clear()
+                lacking = self._lacking[word] = self._unknown_parts(word)
+            found |= dict.fromkeys(lacking)
+        return tuple(found)
+
+    def _unknown_parts(self, word: str) -> tuple[str, ...]:
+        made = self._tokenizer.encode(word)
+        spans = zip(made.ids, made.offsets, strict=True)
+        return tuple(word[start:end] for one, (start, end) in spans if end > start and one == self._unknown)
 
 
 def most_tokens(variant: Variant) -> int | None:

@@ -53,7 +53,7 @@ def test_ordinary_prompts_are_left_alone(prompt: str) -> None:
         ("a square clip of a fox", "square clip"),
         ("a fox, 9:16", "9:16"),
         ("a fox, 16:9", None),
-        ("a fox in 4K", "4K"),
+        ("a fox in 4K", "4k"),
         ("a fox in 720p", None),
         ("a fox, a 10-second clip", "10-second"),
         ("a ten seconds long video of a fox", "ten seconds"),
