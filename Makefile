@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
 
-.PHONY: demo test test-fast check docs format env clean embedded directed
+.PHONY: demo gallery test test-fast check docs format env clean embedded directed
 .DEFAULT_GOAL := demo
 
 env: $(VENV)/.installed
@@ -19,6 +19,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: env  ## render the example manifest on the embedded default and show where to look
 	$(BIN)/rushes render examples/prompts.jsonl --out $(OUT) --yes
 	@echo "open $(OUT)/contact-sheet.png"
+
+gallery: env  ## one clip a capability on the models that ship, and a sheet to look at
+	$(BIN)/python examples/gallery.py out/gallery/rows
+	$(BIN)/rushes render out/gallery/rows/gallery.jsonl --out out/gallery/clips --yes
+	@echo "open out/gallery/clips/contact-sheet.png"
 
 test: env  ## everything, in two processes (tests/conftest.py)
 	$(BIN)/python -m pytest -n 2
