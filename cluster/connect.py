@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -23,9 +24,10 @@ from schemas.errors import ConfigError, RushesError, one_line
 
 # What the actors import, and nothing else, travels to a remote cluster.
 _TOLD = ("RUSHES_", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_S3_ADDRESSING_STYLE")
-_ROOMS = ("schemas", "storage", "models", "cluster", "actors", "pipelines", "serve", "rushes")
+_ROOMS = ("schemas", "storage", "models", "cluster", "trust", "prompts", "actors", "pipelines", "serve", "rushes")
 _CLOSE_S = 2.0
 _LOOK_S = 0.25
+_STARTS = 3  # of a Ray of our own
 
 # Looks after the Ray that this process is connected to by `connected`.
 _guard: Guard | None = None
@@ -126,7 +128,7 @@ def _start(cluster: Meant, num_cpus: int | None, num_gpus: int | None) -> None:
         with silenced():
             if cluster.address is None:
                 # One thread an actor unless the catalog gives it more CPUs: Ray sets OMP_NUM_THREADS from num_cpus.
-                ray.init(LOCAL, num_cpus=num_cpus, num_gpus=num_gpus, runtime_env=_local_env(), **quiet)
+                _start_here(num_cpus=num_cpus, num_gpus=num_gpus, runtime_env=_local_env(), **quiet)
             else:
                 if cluster.here:
                     _use_token_of_this_machine()
@@ -139,6 +141,22 @@ def _start(cluster: Meant, num_cpus: int | None, num_gpus: int | None) -> None:
             ) from error
         said = one_line(error) or type(error).__name__
         raise ConfigError(f"{_where(cluster)}: {said}") from error
+
+
+def _start_here(**options: Any) -> None:
+    """A Ray of our own. It gives its node 30 seconds to come up, however busy the machine is, and then raises a bare
+    Exception: that is tried again. Raises RuntimeError when it has not come up after `_STARTS` tries."""
+    for left in reversed(range(_STARTS)):
+        try:
+            ray.init(LOCAL, **options)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            ray.shutdown()
+            if not left:
+                raise RuntimeError(f"{one_line(error)} ({_STARTS} times)") from error
+        else:
+            return
 
 
 def _use_token_of_this_machine() -> None:

@@ -4,7 +4,7 @@ import pytest
 import ray
 from ray.exceptions import AuthenticationError
 
-from cluster.connect import connected
+from cluster.connect import _start_here, connected
 from schemas.errors import ConfigError
 
 
@@ -44,3 +44,21 @@ def test_a_second_node_without_the_token_is_told_which_file_is_missing(monkeypat
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with pytest.raises(ConfigError, match="wants its token; copy ~/.ray/auth_token from its head"), connected(None):
         pass
+
+
+@pytest.mark.parametrize("fails", [2, 3])
+def test_a_ray_that_does_not_come_up_in_time_is_started_again(monkeypatch: pytest.MonkeyPatch, fails: int) -> None:
+    tries: list[str] = []
+
+    def init(address: str, **options: object) -> None:
+        tries.append(address)
+        if len(tries) <= fails:
+            raise Exception("The current node timed out during startup.")  # as Ray has it
+
+    monkeypatch.setattr(ray, "init", init)
+    if fails < 3:
+        _start_here()
+    else:
+        with pytest.raises(RuntimeError, match=r"timed out during startup\. \(3 times\)"):
+            _start_here()
+    assert len(tries) == 3
