@@ -18,9 +18,11 @@ _KILL_S = 3.0
 
 @dataclass(frozen=True)
 class OwnCluster:
-    """`core` are Ray's own two processes: without one of them nothing goes on. `helpers` do without."""
+    """`core` are Ray's own two processes: without one of them nothing goes on. `helpers` do without. `others` are
+    processes that this one had started before: they are somebody else's."""
 
     mark: str
+    others: frozenset[psutil.Process] = frozenset()
     core: tuple[psutil.Process, ...] = ()
     helpers: tuple[psutil.Process, ...] = ()
 
@@ -47,6 +49,7 @@ class OwnCluster:
     def _left(self) -> list[psutil.Process]:
         own = psutil.Process()
         family = {process.pid for root in (own, *self.core) for process in _descendants(root)}
+        family -= {process.pid for other in self.others for process in (other, *_descendants(other))}
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -59,15 +62,15 @@ class OwnCluster:
 def marked() -> OwnCluster:
     """Before Ray is started: its processes will carry the mark."""
     mark = os.environ[_MARK] = f"{os.getpid()}-{uuid.uuid4().hex}"
-    return OwnCluster(mark)
+    return OwnCluster(mark, frozenset(_descendants(psutil.Process())))
 
 
 def started(cluster: OwnCluster) -> OwnCluster:
     """After Ray has started: its core processes are children of this one."""
-    children = psutil.Process().children()
+    children = [child for child in psutil.Process().children() if child not in cluster.others]
     core = {child.name(): child for child in children if child.name() in _CORE}
     helpers = tuple(child for child in children if child.name() not in _CORE)
-    return OwnCluster(cluster.mark, tuple(core[name] for name in _CORE if name in core), helpers)
+    return OwnCluster(cluster.mark, cluster.others, tuple(core[name] for name in _CORE if name in core), helpers)
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:

@@ -79,13 +79,6 @@ def s3_server() -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture(autouse=True)
-def living_s3(request: pytest.FixtureRequest) -> None:
-    """Whoever uses the session's S3 server finds it up, whatever became of it in a test before."""
-    if "s3_server" in request.fixturenames:
-        request.getfixturevalue("s3_server").revive()
-
-
 @pytest.fixture(scope="session")
 def ray_cluster(s3_server: S3Server) -> Iterator[Topology]:
     """One local Ray for the session, whose actors know the S3 server. Four logical CPUs, two logical GPUs."""

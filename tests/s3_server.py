@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -105,13 +104,6 @@ class S3Server:
         """The same data on the same port again."""
         self._end(signal.SIGKILL)
         return self.start(timeout_s)
-
-    def revive(self) -> None:
-        """Start it again where it has ended by itself, with a warning that has the end of its log."""
-        if self._process is not None and self._process.poll() is not None:
-            said = (self._root / "weed.log").read_text(errors="replace")[-2000:]
-            warnings.warn(f"weed ended with {self._process.returncode}: {said}", stacklevel=2)
-            self.restart()
 
     def stop(self) -> None:
         """End the process and delete its data. Idempotent."""
