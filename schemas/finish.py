@@ -12,20 +12,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.errors import Issue
-from schemas.shape import Shape
+from schemas.issues import issues_of
+from schemas.shape import LINES, MAX_FPS, MAX_SIDE, Shape
 
 MAX_STEPS = 8
 MAX_FACTOR = 8.0
-MAX_SIDE = 16384
 _LEAST_SIDE = 32  # below, '16:9' was meant as a proportion
 _SIZE = re.compile(r"\s*(\d{1,6})\s*[:x×]\s*(\d{1,6})\s*")
-_MOST_FPS = 240.0
-_LINES = {"480p": 480, "720p": 720, "1080p": 1080, "4k": 2160}
 # Of two proportions that are the same but for whole pixels.
 _SAME_PROPORTION = 0.02
 
@@ -95,7 +93,7 @@ FLOOR: dict[str, Finisher] = {
 class FinishStep(_Frozen):
     """One thing to be done to a clip: `interpolate`, `upscale` or `fit`."""
 
-    interpolate: float | None = Field(default=None, gt=0, le=_MOST_FPS, description="to so many frames a second")
+    interpolate: float | None = Field(default=None, gt=0, le=MAX_FPS, description="to so many frames a second")
     upscale: float | str | None = Field(
         default=None, description="by a factor, or to a size: '1280:720', or lines: '720p', '1080p', '4k'"
     )
@@ -124,7 +122,7 @@ class FinishStep(_Frozen):
             raise ValueError(f"{told[0]} takes no size: that is of fit")
         if self.size is not None:
             _pixels(self.size, "size")
-        if isinstance(self.upscale, str) and self.upscale not in _LINES:
+        if isinstance(self.upscale, str) and self.upscale not in LINES:
             _pixels(self.upscale, "upscale")
         if isinstance(self.upscale, float) and not 1 < self.upscale <= MAX_FACTOR:
             raise ValueError(f"upscale: a factor is above 1 and at most {MAX_FACTOR:g} (got {self.upscale:g})")
@@ -268,21 +266,8 @@ def read_steps(value: Any, path: str = "finish") -> tuple[tuple[FinishStep, ...]
             # Tables write what a row does not have as null.
             steps.append(FinishStep.model_validate({str(k): v for k, v in one.items() if v is not None}))
         except ValidationError as error:
-            issues += [_issue(dict(told), where) for told in error.errors(include_url=False)]
+            issues += issues_of(error, where, "a step", FinishStep.model_fields, {"fit": get_args(FitMode)})
     return tuple(steps), tuple(issues)
-
-
-def _issue(told: dict[str, Any], path: str) -> Issue:
-    name = str(told["loc"][0]) if told["loc"] else ""
-    kind, message = str(told["type"]), str(told["msg"]).removeprefix("Value error, ")
-    choices: tuple[str, ...] = ()
-    if kind == "extra_forbidden":
-        choices, message = tuple(FinishStep.model_fields), f"no field of a step is called {name!r}"
-    elif name == "fit":
-        choices, message = ("pad", "crop", "stretch"), f"unknown fit {repr(told['input'])[:60]}"
-    elif kind != "value_error":
-        message = f"{message} (got {repr(told['input'])[:60]})"
-    return Issue(f"{path}.{name}" if name else path, message, kind, choices)
 
 
 def _pixels(text: str, name: str) -> tuple[int, int]:
@@ -294,8 +279,8 @@ def _pixels(text: str, name: str) -> tuple[int, int]:
 
 def _larger(wanted: float | str, width: int, height: int) -> tuple[int, int] | str:
     """The size that an upscale comes to; in words, why it cannot."""
-    if isinstance(wanted, str) and wanted in _LINES:
-        lines = _LINES[wanted]
+    if isinstance(wanted, str) and wanted in LINES:
+        lines = LINES[wanted]
         scale = lines / min(width, height)
         size = (_even(width * scale), lines) if width >= height else (lines, _even(height * scale))
     elif isinstance(wanted, str):

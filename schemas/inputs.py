@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.errors import Issue
+from schemas.issues import issues_of
 
 MAX_INPUTS = 20
 Medium = Literal["image", "video"]
@@ -180,6 +181,9 @@ def spec_issues(specs: Sequence[InputSpec]) -> tuple[Issue, ...]:
     return tuple(found)
 
 
+_CHOICES = {"role": tuple(Role), "kind": tuple(Kind)}
+
+
 def read_input(value: Any, path: str) -> tuple[Input | None, tuple[Issue, ...]]:
     """An input from JSON, or what is wrong with it, with the choices."""
     if not isinstance(value, dict):
@@ -188,21 +192,4 @@ def read_input(value: Any, path: str) -> tuple[Input | None, tuple[Issue, ...]]:
         # Tables write what a row does not have as null.
         return Input.model_validate({name: one for name, one in value.items() if one is not None}), ()
     except ValidationError as error:
-        return None, tuple(_issue(dict(one), path) for one in error.errors(include_url=False))
-
-
-def _issue(told: dict[str, Any], path: str) -> Issue:
-    where = ".".join((path, *map(str, told["loc"])))
-    kind, message = str(told["type"]), str(told["msg"]).removeprefix("Value error, ")
-    choices: tuple[str, ...] = ()
-    if kind == "enum":
-        choices = tuple(Role) if told["loc"] == ("role",) else tuple(Kind)
-        message = f"unknown {told['loc'][0]} {repr(told['input'])[:60]}"
-    elif kind == "extra_forbidden":
-        choices, message = tuple(Input.model_fields), f"no field of an input is called {told['loc'][-1]!r}"
-    elif kind == "missing":
-        choices = tuple(Role) if told["loc"] == ("role",) else ()
-        message = "is missing"
-    elif kind != "value_error":
-        message = f"{message} (got {repr(told['input'])[:60]})"
-    return Issue(where, message, kind, choices)
+        return None, issues_of(error, path, "an input", Input.model_fields, _CHOICES)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import Issue
+from schemas.issues import issues_of
 
 MAX_LORAS = 8
 MOST_WEIGHT = 8.0
@@ -61,7 +62,7 @@ def read_loras(value: Any, path: str = "loras") -> tuple[tuple[Lora, ...], tuple
         try:
             found.append(Lora.model_validate({str(k): v for k, v in told.items() if v is not None}))
         except ValidationError as error:
-            issues += [_issue(dict(one), f"{path}.{number}") for one in error.errors(include_url=False)]
+            issues += issues_of(error, f"{path}.{number}", "a LoRA", ("source", "weight"))
     return tuple(found), tuple(issues)
 
 
@@ -90,16 +91,3 @@ def is_allowed(source: str, allowed: Sequence[str]) -> bool:
     if any(part in ("..", ".") for part in source.replace("\\", "/").split("/")[1:]):
         return False
     return any(source == one or (one.endswith("/") and source.startswith(one)) for one in allowed)
-
-
-def _issue(told: dict[str, Any], path: str) -> Issue:
-    name = str(told["loc"][0]) if told["loc"] else ""
-    kind, message = str(told["type"]), str(told["msg"])
-    choices: tuple[str, ...] = ()
-    if kind == "extra_forbidden":
-        choices, message = ("source", "weight"), f"no field of a LoRA is called {name!r}"
-    elif kind == "missing":
-        message = "is missing"
-    else:
-        message = f"{message} (got {repr(told['input'])[:60]})"
-    return Issue(f"{path}.{name}" if name else path, message, kind, choices)

@@ -10,13 +10,11 @@ from schemas.finish import MAX_STEPS, FinishStep
 from schemas.inputs import GivenInput, Input, InputSpec, inputs_of
 from schemas.loras import MAX_LORAS, Lora
 from schemas.motion import Camera, EditField, Paths
-from schemas.shape import parse_ratio
+from schemas.shape import MAX_FPS, MAX_SIDE, MIN_FPS, parse_ratio
 
 MAX_PROMPT_CHARS = 4000
 MAX_SEED = 2**32 - 1
 MAX_SAMPLES = 64
-# Containers count in whole ticks: below, a frame lasts longer than they can say.
-MIN_FPS, MAX_FPS = 0.1, 240.0
 
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARS)]
 
@@ -39,8 +37,8 @@ class Settings(BaseModel):
 
     mode: Mode | None = None
     variant: str = "auto"
-    width: int | None = Field(default=None, ge=1, le=16384)
-    height: int | None = Field(default=None, ge=1, le=16384)
+    width: int | None = Field(default=None, ge=1, le=MAX_SIDE)
+    height: int | None = Field(default=None, ge=1, le=MAX_SIDE)
     ratio: str | None = None
     num_frames: int | None = Field(default=None, ge=1, le=100_000)
     duration_s: float | None = Field(default=None, gt=0, le=3600)

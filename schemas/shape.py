@@ -9,6 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.errors import Issue
 
+MAX_SIDE = 16384
+# Containers count in whole ticks: below, a frame lasts longer than they can say.
+MIN_FPS, MAX_FPS = 0.1, 240.0
+# The shorter side of what players call so.
+LINES = {"480p": 480, "720p": 720, "1080p": 1080, "4k": 2160}
+
 _RATIO = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*[:x×]\s*(\d+(?:\.\d+)?)\s*$")
 
 # Runway writes sizes as ratios ("1280:720"). A side above this is a size, at or below it a ratio.

@@ -14,8 +14,8 @@ from schemas.inputs import FRAMES, MAX_INPUTS, Role
 from schemas.loras import MAX_LORAS, MOST_WEIGHT
 from schemas.moderation import PublicFigures
 from schemas.motion import Edit
-from schemas.request import MAX_FPS, MAX_PROMPT_CHARS, MAX_SAMPLES, MAX_SEED, MIN_FPS, Mode
-from schemas.shape import parse_ratio
+from schemas.request import MAX_PROMPT_CHARS, MAX_SAMPLES, MAX_SEED, Mode
+from schemas.shape import LINES, MAX_FPS, MAX_SIDE, MIN_FPS, parse_ratio
 from serve.wire.base import Refusal, Wire
 from serve.wire.finish import OwnStep
 from serve.wire.inputs import (
@@ -32,7 +32,6 @@ from serve.wire.inputs import (
 )
 from serve.wire.motion import CameraBody, PathsBody
 
-MAX_SIDE = 16384
 MAX_PROPORTION = 16
 _FAR_S = 4_102_444_800.0  # 2100: nobody means a later instant
 
@@ -46,7 +45,6 @@ UNSUPPORTED = {
     "targetAspectRatio": "no variant extends a picture beyond its edges",
     "resolution": "say ratio",
 }
-LINES = {"480p": 480, "720p": 720, "1080p": 1080, "4k": 2160}
 
 # Fields of `schemas.request.Request` and of constraints, as the creates call them.
 WIRE_NAMES: Mapping[str, str] = {

@@ -5,13 +5,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from schemas.finish import FinishStep, read_steps
+from schemas.shape import MAX_FPS
 from serve.wire.base import Refusal, Wire
 
 
 class OwnStep(Wire):
     """One of `interpolate`, `upscale` and `fit`."""
 
-    interpolate: float | None = Field(default=None, gt=0, le=240, description="to so many frames a second")
+    interpolate: float | None = Field(default=None, gt=0, le=MAX_FPS, description="to so many frames a second")
     upscale: float | str | None = Field(
         default=None, description="by a factor up to 8, or to '1280:720', '720p', '1080p', '4k'"
     )
