@@ -11,7 +11,7 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from cluster.routing.router import Choice
 from cluster.routing.terms import Preference
@@ -22,7 +22,8 @@ from schemas.footage import FOOTAGE
 from schemas.inputs import Input, Role
 from schemas.loras import Lora
 from schemas.moderation import Moderation, PublicFigures
-from schemas.request import MAX_FPS, MIN_FPS, Mode, Request
+from schemas.request import Mode, Request
+from schemas.shape import MAX_FPS, MIN_FPS
 from schemas.task import sample_seed
 from serve.admission.admission import Admission
 from serve.admission.offer import Decision, RefusedError
@@ -50,6 +51,7 @@ from serve.wire.inputs import NamedInput, names_of
 from serve.wire.motion import camera_of, paths_of
 from serve.wire.upscale import VideoUpscale
 
+Asks = TypeVar("Asks", bound=Own)
 Body = type[Creates] | type[GenerateVideo]
 
 _CREATES: Mapping[Mode, type[Creates]] = {
@@ -179,15 +181,20 @@ def submission_of(given: object, context: Context, key: ApiKey, body: Body | Non
     given = with_prompts(given, context.templates)
     if body is None:
         given, body = _create_of(given)
+    read = read_body(body, given, context)
+    return _routed(read, key) if isinstance(read, GenerateVideo) else _create(read, key)
+
+
+def read_body(body: type[Asks], given: object, context: Context) -> Asks:
+    """`given` as `body`, by this endpoint's limits. Raises WireError with every issue."""
     limits = {"max_prompt_chars": context.config.limits.max_prompt_chars, "now": context.now()}
     read = validate(body, given, limits)
-    submission = _routed(read, key) if isinstance(read, GenerateVideo) else _create(read, key)
     if read.webhook_url is not None:
         try:
             check_webhook_url(read.webhook_url, allow_private=context.config.media.allow_private)
         except InvalidRequestError as error:
             raise WireError(wire_issues(error.issues)) from error
-    return submission
+    return read
 
 
 def _create_of(given: object) -> tuple[object, type[Creates]]:

@@ -9,14 +9,13 @@ from starlette.responses import Response
 
 from schemas.footage import FOOTAGE
 from serve.admission.allowance import Allowance
-from serve.admission.submission import Submission, footage_submission, moderated, of_size, submission_of
+from serve.admission.submission import Submission, footage_submission, moderated, of_size, read_body, submission_of
 from serve.http.batched_store import SubmitCall
 from serve.http.refusals import refusals
 from serve.http.routes import Caller, batched_store_of, context_of, documented, in_thread, json_answer, json_of
 from serve.store.contract import ApiKey, Batch, Idempotency, Submitted
 from serve.tasks import NewTask, StoredTask
-from serve.webhooks import check_webhook_url
-from serve.wire.base import WireError, issue, validate
+from serve.wire.base import WireError, issue
 from serve.wire.creates import Creates, ImageToVideo, TextToVideo, VideoToVideo
 from serve.wire.tasks import created
 from serve.wire.upscale import VideoUpscale
@@ -95,10 +94,7 @@ async def _upscale(request: Request, key: ApiKey) -> Response:
     if context.admission.served.find(FOOTAGE) is None:
         text = f"this endpoint only renders: its pools do not name {FOOTAGE!r}"
         raise WireError([issue("unsupported", "model", text)])
-    limits = {"max_prompt_chars": context.config.limits.max_prompt_chars, "now": context.now()}
-    body = validate(VideoUpscale, await json_of(request), limits)
-    if body.webhook_url is not None:
-        check_webhook_url(body.webhook_url, allow_private=context.config.media.allow_private)
+    body = read_body(VideoUpscale, await json_of(request), context)
     submission = await footage_submission(body, key).with_media_taken(context.intake)
     shown = await context.intake.shown(submission.request.inputs[0].uri)
     submission = of_size(submission, body, shown)
