@@ -16,8 +16,9 @@ from models.model import Frames
 from pipelines.catalogs import open_catalog
 from pipelines.plan import Planned, PlanRules, plan_rows
 from pipelines.plan_stage import rank_by_price
-from pipelines.read import find_chunks, read_chunk
+from pipelines.read import find_chunks, read_rows
 from pipelines.row_media import RowMedia
+from prompts.templates import read_templates
 from schemas.catalog import Catalog, Variant
 from schemas.clip import ClipFormat
 from schemas.config import Config, read_config
@@ -48,15 +49,8 @@ def guides(options: RunOptions) -> Iterator[GuideFile]:
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     reader = ConfinedMediaReader(MediaSource(config), config.media_timeout_s)
-    left = options.limit
     try:
-        for chunk in chunks:
-            if left == 0:
-                return
-            rows = read_chunk(chunk)
-            if left is not None:
-                rows.cut(left)
-                left -= len(rows)
+        for rows in read_rows(chunks, options.limit):
             yield from _of_chunk(plan_rows(rows, _rules(options, catalog, config)), catalog, reader, out)
     finally:
         reader.close()
@@ -71,6 +65,7 @@ def _rules(options: RunOptions, catalog: Catalog, config: Config) -> PlanRules:
         variant=options.variant,
         snap=options.snap,
         media=RowMedia(config),
+        templates=read_templates(options.templates),
     )
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from actors.moderator import moderated_by, open_prompt_moderation
 from cluster.topology import Topology
 from models.weights import missing
+from pipelines.catalogs import check_variant
 from pipelines.chunk import Chunk
 from pipelines.index_source import IndexSource, LocalIndex, RemoteIndex
 from pipelines.plan import PlanRules
@@ -60,8 +61,7 @@ def plan_run(
     """
     started_s = time.perf_counter()
     config = config or read_config()
-    if options.variant is not None and options.variant != "auto" and catalog.find(options.variant) is None:
-        raise ConfigError(f"--variant: unknown variant {options.variant!r}; available: {', '.join(catalog.names)}")
+    check_variant(options.variant, catalog)
     if chunks is None:
         chunks = find_chunks(options.manifest, options.limit, encoding=options.encoding, out=options.out or None)
     moderation = open_prompt_moderation(options.moderation, config)

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from cluster.topology import imagined_topology
-from pipelines.catalogs import open_catalog
+from pipelines.catalogs import check_variant, open_catalog
 from pipelines.estimate import this_machine
 from pipelines.plan import PlanRules, plan_rows
 from pipelines.plan_stage import rank_by_price
 from pipelines.planner import can_run
-from pipelines.read import find_chunks, read_chunk
+from pipelines.read import find_chunks, read_rows
 from prompts.diagnosis import Finding, asked_of, diagnose
 from prompts.templates import read_templates
 from schemas.config import read_config
-from schemas.errors import ConfigError
 from schemas.run import RunOptions
 
 
@@ -41,8 +40,7 @@ def check_prompts(
     """The rows of a manifest in their order. Raises ConfigError as planning does."""
     config = read_config()
     known = open_catalog(catalog, config)
-    if variant is not None and variant != "auto" and known.find(variant) is None:
-        raise ConfigError(f"--variant: unknown variant {variant!r}; available: {', '.join(known.names)}")
+    check_variant(variant, known)
     options = RunOptions(manifest=manifest, out="")
     # Without a cluster to ask, a machine with GPUs is taken for one that has what any variant needs.
     machine = this_machine(options) or imagined_topology("H200", 8)
@@ -54,12 +52,7 @@ def check_prompts(
         snap=True,
         templates=read_templates(templates),
     )
-    left = limit
-    for chunk in find_chunks(manifest, limit, encoding=encoding):
-        rows = read_chunk(chunk)
-        if left is not None:
-            rows.cut(left)
-            left -= len(rows)
+    for rows in read_rows(find_chunks(manifest, limit, encoding=encoding), limit):
         planned = plan_rows(rows, rules)
         asked = [asked_of(group, known[group.variant]) for group in planned.groups]
         rejects = {reject.position: reject for reject in planned.rejects}

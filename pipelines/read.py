@@ -4,6 +4,7 @@ Every row keeps its file and its line, so that whatever is wrong with it can be 
 is in exactly one chunk, readable or not, so that none is lost.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from pipelines.chunk import CHUNK_BYTES, Chunk, Cut
@@ -58,6 +59,19 @@ def read_chunk(chunk: Chunk) -> Rows:
     """Read one chunk. What is no field goes to `metadata`; a row that cannot be read becomes a `broken` one."""
     readers = {"jsonl": read_jsonl, "csv": read_csv, "parquet": read_parquet}
     return readers[chunk.file.format](chunk)
+
+
+def read_rows(chunks: Iterable[Chunk], limit: int | None = None) -> Iterator[Rows]:
+    """The rows of chunks, one after the other, up to `limit` rows."""
+    left = limit
+    for chunk in chunks:
+        if left == 0:
+            return
+        rows = read_chunk(chunk)
+        if left is not None:
+            rows.cut(left)
+            left -= len(rows)
+        yield rows
 
 
 def without_outputs(files: list[FoundFile], out: str | None) -> list[FoundFile]:

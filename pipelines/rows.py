@@ -163,10 +163,9 @@ class Rows:
             self.columns[name] = [self._motion(i, name, v) for i, v in enumerate(self.columns[name])]
         if "slots" in self.columns:
             self.columns["slots"] = [self._json("slots", i, v) for i, v in enumerate(self.columns["slots"])]
-        if "finish" in self.columns:
-            self.columns["finish"] = [self._listed(i, v, "finish") for i, v in enumerate(self.columns["finish"])]
-        if "loras" in self.columns:
-            self.columns["loras"] = [self._listed(i, v, "loras") for i, v in enumerate(self.columns["loras"])]
+        for name in ("finish", "loras"):
+            if name in self.columns:
+                self.columns[name] = [self._listed(i, v, name) for i, v in enumerate(self.columns[name])]
         if "metadata" in self.columns:
             self.columns["metadata"] = [json_or_text(v) if isinstance(v, str) else v for v in self.columns["metadata"]]
 
@@ -209,12 +208,7 @@ class Rows:
 
     def _listed(self, position: int, value: Any, name: str) -> Any:
         """Steps or LoRAs, read here: rows with the same ones then share their settings."""
-        if isinstance(value, str):
-            try:
-                value = from_json(value) if value.strip() else None
-            except (ValueError, UnicodeEncodeError) as error:
-                self.broken.append((position, name, f"not JSON: {error}"))
-                return None
+        value = self._json(name, position, value)
         if value is None or value == []:
             return None
         found: tuple[Any, ...]
