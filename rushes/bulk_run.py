@@ -72,6 +72,7 @@ class BulkRun:
             catalog=self.settings.catalog,
             variant=said.variant,
             snap=said.snap,
+            templates=self.settings.templates,
             fit=self.settings.fit_sizes,
             loras=self.settings.loras,
             max_concurrent=said.max_concurrent,

@@ -94,6 +94,8 @@ def application(
     if config.catalog is not None:
         # Where it is read now; the processes of bulk runs read it again, from folders of their own.
         config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
+    if config.templates is not None:
+        config = config.model_copy(update={"templates": str(Path(config.templates).expanduser().absolute())})
     config = config.model_copy(update={"moderation": config.moderation.absolute()})
     served = served_catalog(config, catalog)
     pools = [

@@ -30,7 +30,7 @@ def test_the_guide_of_each_row_is_a_video_of_what_is_shown_and_its_mask(tmp_path
     (tmp_path / "c.toml").write_text(CATALOG)
     rows = [
         {"id": "pans", "prompt": "x", "image": "a.png", "camera": [{"at_s": 1, "truck": 0.25}]},
-        {"id": "text", "prompt": "x"},
+        {"id": "text", "template": "motion", "slots": {"subject": "x"}},
         {"id": "wrong", "prompt": "x", "camera": [{"at_s": 1, "yaw": 3}]},
         {"id": "left out", "prompt": "x"},
     ]
