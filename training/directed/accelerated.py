@@ -24,17 +24,19 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
 from training.directed import decoding, denoising, distilling, reading
+from training.directed.batches import Batch, batch_like
 from training.directed.codec import CELL_FRAMES, CELL_PX, CodecConfig, FastEncoder, decode
 from training.directed.control import MASK_CHANNELS
 from training.directed.decoding import DecodingConfig
 from training.directed.denoising import NOT_MATRICES, DenoisingConfig, shift_at, tokens
 from training.directed.distilling import DistillingConfig
 from training.directed.folder import assemble
+from training.directed.graphs import Replayed, stream_on
 from training.directed.muon import Muons
 from training.directed.networks import PATCH, broad, build, predict, read_tokens, shifted
 from training.directed.scenes import CANVASES, FRAMES
 from training.directed.shots import Kind
-from training.directed.supply import TOKENS, Supply, Table, tokens_of
+from training.directed.supply import TOKENS, Supply, tokens_of
 from training.folder import save
 from training.optimisers import rate_share
 from training.placing import PlaceReader
@@ -46,36 +48,6 @@ LENGTHS = ((TOKENS, 0.85), (512, 0.15))
 def shares_of(stage_s: float, elapsed_s: float) -> float:
     """The share of a stage that is over."""
     return min(1.0, max(0.0, elapsed_s / stage_s))
-
-
-class Replayed:
-    """A step over fixed tensors: on a GPU a CUDA graph, elsewhere the function itself."""
-
-    def __init__(self, body: Callable[[], None], stream: "torch.cuda.Stream | None") -> None:
-        """Recorded on `stream`. Graphs that run at one time want streams of their own: what the libraries of matrix
-        products keep is kept by stream."""
-        self._body = body  # and all that it holds: a graph keeps none of the tensors that it reads
-        self._run: Callable[[], None] = body
-        if stream is None:
-            return
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                body()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            body()
-        torch.cuda.synchronize()
-        self._run = graph.replay
-
-    def __call__(self) -> None:
-        self._run()
-
-
-def stream_on(device: torch.device) -> "torch.cuda.Stream | None":
-    """A stream of one's own, where there are any."""
-    return torch.cuda.Stream() if device.type == "cuda" else None
 
 
 class Follower:
@@ -95,48 +67,6 @@ class Follower:
         """The horizon grows with the step."""
         keep = min(self._decay, (1 + step) / (10 + step))
         torch._foreach_lerp_([mine for mine, _ in self._pairs], [theirs for _, theirs in self._pairs], 1 - keep)
-
-
-@dataclass
-class Batch:
-    """Fixed tensors that a graph of one kind of batch reads."""
-
-    latents: Tensor
-    told: Tensor
-    mask: Tensor
-    tokens: Tensor
-    uniform: Tensor
-    noise: Tensor
-
-    @property
-    def control(self) -> Tensor:
-        """Control latents, single precision."""
-        return torch.cat([self.told.float(), self.mask.float()], dim=1)
-
-    def draw(self, table: Table, empty: Tensor, drop: float, generator: torch.Generator) -> None:
-        """Fill with random rows of a table, random sentences of theirs, noise, and stratified numbers in (0, 1)."""
-        count, device = len(self.latents), self.latents.device
-        rows = torch.randint(0, table.filled, (count,), device=device, generator=generator)
-        for to, source in ((self.latents, table.latents), (self.told, table.told), (self.mask, table.mask)):
-            torch.index_select(source, 0, rows, out=to)
-        said = torch.randint(0, table.tokens.shape[1], (count,), device=device, generator=generator)
-        dropped = torch.rand(count, 1, device=device, generator=generator) < drop
-        self.tokens.copy_(torch.where(dropped, empty, table.tokens[rows, said]))
-        self.uniform.uniform_(generator=generator).add_(torch.arange(count, device=device)).div_(count)
-        self.noise.normal_(generator=generator)
-
-
-def batch_like(table: Table, count: int) -> Batch:
-    """Empty, for a table's kind."""
-    device = table.latents.device
-    return Batch(
-        torch.zeros(count, *table.latents.shape[1:], dtype=table.latents.dtype, device=device),
-        torch.zeros(count, *table.told.shape[1:], dtype=table.told.dtype, device=device),
-        torch.zeros(count, *table.mask.shape[1:], dtype=torch.uint8, device=device),
-        torch.ones(count, TOKENS, dtype=torch.long, device=device),
-        torch.full((count,), 0.5, device=device),
-        torch.zeros(count, *table.latents.shape[1:], device=device),
-    )
 
 
 @dataclass

@@ -11,7 +11,8 @@ from diffusers import AutoencoderKLWan
 from torch import nn
 
 from training.directed import accelerated, networks, reading
-from training.directed.accelerated import Batch, Follower, batch_like
+from training.directed.accelerated import Follower
+from training.directed.batches import Batch, batch_like
 from training.directed.codec import CodecConfig, FastEncoder
 from training.directed.decoding import DecodingConfig
 from training.directed.denoising import DenoisingConfig
