@@ -25,7 +25,7 @@ gallery: env  ## one clip a capability on the models that ship, and a sheet to l
 	$(BIN)/rushes render out/gallery/rows/gallery.jsonl --out out/gallery/clips --yes
 	@echo "open out/gallery/clips/contact-sheet.png"
 
-test: env  ## everything, in two processes (tests/conftest.py)
+test: env  ## everything, in two processes (tests/parts.py)
 	$(BIN)/python -m pytest -n 2
 
 test-fast: env  ## the fast set

@@ -1,9 +1,7 @@
 """What every room's tests share. Keep it small: a fixture that one room needs lives in that room."""
 
-import functools
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +9,8 @@ from hypothesis import HealthCheck, settings
 
 from cluster.connect import connected
 from cluster.topology import Topology
+from tests.parts import ByPart, in_turn
 from tests.s3_server import S3Server, find_weed
-
-RAY = "ray"
 
 # A test says what is right, not how fast: on a machine that is shared a deadline fails for somebody else's load.
 settings.register_profile("rushes", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -27,38 +24,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where processes share the tests (`-n 2`): a part is not torn, and they are given out as they are collected."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByPart(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return part_of(nodeid.partition("::")[0])
-
+    """Where processes share the tests (`-n 2`)."""
     config.option.loadscopereorder = False
     return ByPart(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For them the longest parts come first, those with a Ray of their own not before others are with the shared one,
-    and what fills gaps at last."""
-    if not hasattr(config, "workerinput"):
-        return
-    parts: dict[str, list[pytest.Item]] = {RAY: []}
-    for item in items:
-        parts.setdefault(part_of(item.nodeid.partition("::")[0]), []).append(item)
-
-    def turn(part: str) -> int:
-        has = {name for item in parts[part] for name in ("ray", "slow") if item.get_closest_marker(name)}
-        return 0 if part == RAY else 2 if "ray" in has else 1 if "slow" in has else 3
-
-    items[:] = [item for part in sorted(parts, key=turn) for item in parts[part]]
-
-
-@functools.cache
-def part_of(file: str) -> str:
-    """All files that use the shared Ray are one part, so that there is one; any other file is one, since its fixtures
-    are its module's. The process that gives the parts out knows tests by their names: hence a look into the file."""
-    return RAY if "ray_cluster" in Path(__file__).parents[1].joinpath(file).read_text() else file
+    if hasattr(config, "workerinput"):
+        items[:] = in_turn(items)
 
 
 @pytest.fixture(autouse=True)

@@ -55,10 +55,13 @@ def test_a_ray_that_does_not_come_up_in_time_is_started_again(monkeypatch: pytes
         if len(tries) <= fails:
             raise Exception("The current node timed out during startup.")  # as Ray has it
 
+    stopped: list[bool] = []
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: stopped.append(True))
     if fails < 3:
         _start_here()
     else:
         with pytest.raises(RuntimeError, match=r"timed out during startup\. \(3 times\)"):
             _start_here()
     assert len(tries) == 3
+    assert len(stopped) == fails, "what had come up of it is stopped"
