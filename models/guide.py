@@ -61,10 +61,8 @@ def control_of(group: Group, given: Given) -> Guide | None:
     would be taken for what should be there. Boxes of paths are a structure, `edit.region` is a mask. With a camera it
     is the first frame, or the source, as the camera sees it; what was uncovered is made anew.
     """
-    videos = {one.role: as_video(media, group.frames) for one, media in given if _is_timed(one)}
+    videos = _videos(group, given)
     known = {one.frame: cast(Image.Image, media) for one, media in given if one.frame is not None}
-    if group.edit is not None and group.edit.region is not None:
-        videos[Role.MASK] = [_region(group, group.edit.region)] * group.frames
     if group.paths:
         videos[Role.STRUCTURE] = drawn(group.paths, group.shape, group.fps)
     if not videos and not known:
@@ -78,6 +76,19 @@ def control_of(group: Group, given: Given) -> Guide | None:
     for frame, image in known.items():
         video[frame], mask[frame] = image, _plain(group, _BLACK)
     return Guide(tuple(video), tuple(mask))
+
+
+def spared_of(group: Group, given: Given) -> Guide | None:
+    """The source, and white where it is to be made anew: what is black is in the clip as it was. None without a mask;
+    with a camera, which moves the source, what is kept is where the model puts it. A frame that is given is all new."""
+    videos = _videos(group, given)
+    source, mask = videos.get(Role.SOURCE), videos.get(Role.MASK)
+    if source is None or mask is None or group.camera:
+        return None
+    known = {one.frame for one, _ in given}
+    sharp = [_black_or_white(frame) for frame in mask]
+    anew = _black_or_white(_plain(group, _WHITE))
+    return Guide(tuple(source), tuple(anew if frame in known else one for frame, one in enumerate(sharp)))
 
 
 def keyframes_of(group: Group, given: Given) -> list[Keyframe]:
@@ -98,6 +109,13 @@ def keyframes_of(group: Group, given: Given) -> list[Keyframe]:
 
 def _at_rest(group: Group) -> Group:
     return group.model_copy(update={"camera": ()})
+
+
+def _videos(group: Group, given: Given) -> dict[Role, list[Image.Image]]:
+    videos = {one.role: as_video(media, group.frames) for one, media in given if _is_timed(one)}
+    if group.edit is not None and group.edit.region is not None:
+        videos[Role.MASK] = [_region(group, group.edit.region)] * group.frames
+    return videos
 
 
 def as_video(media: Pictures, frames: int) -> list[Image.Image]:

@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 
 from models.adapters import Adapters
+from models.conditions import told
 from models.families import CallForm, arguments
 from models.model import Cancelled, Frames, OnStep, PromptCounts, TaskMedia
+from models.overlay import overlaid
 from models.prompt_cache import PromptCache
 from models.schedulers import draws_unseeded, swapped
 from models.weights import explain
@@ -41,7 +43,7 @@ from schemas.errors import (
     VariantLoadError,
 )
 from schemas.request import Mode
-from schemas.task import RenderBatch
+from schemas.task import Group, RenderBatch, Task
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +145,8 @@ class LoadedModel:
             return tuple(
                 CancelledError(f"task {task.fingerprint} was cancelled")
                 if task.fingerprint in unwanted
-                else to_clip(clip, batch, task.fingerprint)
-                for task, clip in zip(batch.tasks, _checked(frames, batch), strict=True)
+                else _finished(to_clip(clip, batch, task.fingerprint), batch.group, task, one)
+                for task, clip, one in zip(batch.tasks, _checked(frames, batch), media, strict=True)
             )
         except (_AllCancelled, RushesError) as error:
             failure = None if isinstance(error, _AllCancelled) else error
@@ -205,6 +207,10 @@ def to_clip(clip: Any, batch: RenderBatch, fingerprint: str) -> Frames | BadOutp
         bytes_ = piece.clamp(0, 1).mul(255).round().to(torch.uint8)
         out[start : start + _FRAMES_AT_ONCE] = bytes_.permute(0, 2, 3, 1).cpu().numpy()
     return out
+
+
+def _finished(clip: Frames | BadOutputError, group: Group, task: Task, media: TaskMedia) -> Frames | BadOutputError:
+    return clip if isinstance(clip, BadOutputError) else overlaid(clip, group, told(group, task, media))
 
 
 def _checked(frames: Any, batch: RenderBatch) -> Any:

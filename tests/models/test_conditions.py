@@ -18,6 +18,7 @@ from schemas.catalog import Variant
 from schemas.conditions import Condition, carried, implied_mode
 from schemas.errors import VariantLoadError
 from schemas.inputs import Kind, Role
+from schemas.motion import CameraKey, Edit
 from schemas.task import RenderBatch
 from tests.models import obedient
 from tests.models.conftest import TinyFolder, TinyModel
@@ -121,6 +122,31 @@ def test_a_mask_that_moves_spares_other_frames(vace: LoadedModel) -> None:
     made = clip(vace, (SOURCE, (plain(RED),) * FRAMES), (condition(Role.MASK, "video"), masks))
     assert is_like(made[0], GRAY)
     assert is_like(made[-1], RED)
+
+
+def test_what_a_mask_spares_is_the_sources_own_pixels(vace: LoadedModel) -> None:
+    random = np.random.default_rng(0)
+    source = tuple(Image.fromarray(random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)) for _ in range(FRAMES))
+    made = clip(vace, (SOURCE, source), (MASK, halves(WHITE, BLACK)))
+    pixels = np.stack([np.asarray(frame) for frame in source])
+    assert (made[:, :, SIDE // 2 :] == pixels[:, :, SIDE // 2 :]).all()
+    assert (made[:, :, : SIDE // 2] != pixels[:, :, : SIDE // 2]).mean() > 0.9
+    first = (condition(Role.FIRST_FRAME, frame=0), plain(RED))
+    given = clip(vace, (SOURCE, source), (MASK, halves(WHITE, BLACK)), first)
+    assert is_like(given[0, :, 20:], RED), "a frame that is given is not the source's"
+    assert (given[-1, :, SIDE // 2 :] == pixels[-1, :, SIDE // 2 :]).all()
+
+
+def test_a_region_of_an_edit_spares_what_is_outside_and_of_a_moved_source_nothing_is_laid_over(
+    vace: LoadedModel,
+) -> None:
+    source = tuple(halves(RED, GREEN) for _ in range(FRAMES))
+    left = Edit(region=(0.0, 0.0, 0.5, 1.0))
+    still = clip(vace, (SOURCE, source), edit=left)
+    assert (still[:, :, SIDE // 2 :] == np.asarray(source[0])[:, SIDE // 2 :]).all()
+    camera = (CameraKey(at_s=0.0), CameraKey(at_s=(FRAMES - 1) / 8, truck=0.5))
+    moved = clip(vace, (SOURCE, source), edit=left, camera=camera)
+    assert (moved[-1, :, SIDE // 2 :] != np.asarray(source[-1])[:, SIDE // 2 :]).mean() > 0.5
 
 
 def test_a_structure_holds_within_the_mask_and_the_source_outside(vace: LoadedModel) -> None:
