@@ -23,6 +23,7 @@ Judge = Callable[[Frames], dict[str, float]]
 """Figures of one clip: shares as 0 or 1, errors and decibels as they are."""
 
 Words = tuple[str, str, str]
+_GRAY = 128  # what VACE is shown of what it is to make
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,9 @@ def mask(rng: np.random.Generator, count: int) -> list[Case]:
             }
 
         told = np.where(region, 255, 0).astype(np.uint8)
-        cases.append(Case(Order(prompt, width, height, FRAMES, index, source, told), verdict, source))
+        shown = np.where(region[..., None], _GRAY, source).astype(np.uint8)  # as `models/guide.py` blanks it out
+        order = Order(prompt, width, height, FRAMES, index, shown, told, spared=source)
+        cases.append(Case(order, verdict, source))
     return cases
 
 
@@ -206,7 +209,7 @@ def frame(rng: np.random.Generator, count: int) -> list[Case]:
         ground = _ground(rng, words[0])
         clip = drawn(_scene(rng, [words], ground, width, height))
         given = ((0,), (-1,), (0, -1))[index % 3]
-        video, told = np.full_like(clip, 128), np.full(clip.shape[:3], 255, np.uint8)
+        video, told = np.full_like(clip, _GRAY), np.full(clip.shape[:3], 255, np.uint8)
         for at in given:
             video[at], told[at] = clip[at], 0
 

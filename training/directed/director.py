@@ -16,7 +16,8 @@ Frames = NDArray[np.uint8]
 @dataclass(frozen=True)
 class Order:
     """What a clip is asked for. `video` (frames, height, width, 3) and `mask` (frames, height, width; white is to be
-    made) are as long as the clip; `reference` is (height, width, 3)."""
+    made) are as long as the clip; `reference` is (height, width, 3). What `spared` has where the mask is black is laid
+    over the clip, as of a masked source (`models/overlay.py`)."""
 
     prompt: str
     width: int
@@ -26,6 +27,7 @@ class Order:
     video: Frames | None = None
     mask: Frames | None = None
     reference: Frames | None = None
+    spared: Frames | None = None
 
 
 class Director:
@@ -55,7 +57,10 @@ class Director:
             generator=torch.Generator().manual_seed(order.seed),
             output_type="np",
         ).frames[0]
-        return np.rint(np.asarray(frames) * 255).astype(np.uint8)
+        clip = np.rint(np.asarray(frames) * 255).astype(np.uint8)
+        if order.spared is None or order.mask is None:
+            return clip
+        return np.where(order.mask[..., None] > 127, clip, order.spared)
 
     @torch.no_grad()
     def through_vae(self, clip: Frames) -> Frames:

@@ -142,5 +142,12 @@ def test_it_ends_in_folders_that_render(codec: AutoencoderKLWan, tmp_path: Path)
     config = DenoisingConfig(networks=TINY, batch=2, reading_steps=2, reading_batch=1, placing_steps=2)
     accelerated.train(given, config, WINDOWS, DistillingConfig(), CodecConfig())
     for name in ("directed", "directed-turbo"):
-        clip = Director(tmp_path / name, 1, 1.0).render(Order("a red star", 64, 64, 5, 0))
+        director = Director(tmp_path / name, 1, 1.0)
+        clip = director.render(Order("a red star", 64, 64, 5, 0))
         assert clip.shape == (5, 64, 64, 3)
+    mask = np.zeros((5, 64, 64), np.uint8)
+    mask[:, :, 32:] = 255
+    source = np.full((5, 64, 64, 3), 77, np.uint8)
+    clip = director.render(Order("a red star", 64, 64, 5, 0, video=source, mask=mask, spared=source))
+    assert (clip[:, :, :32] == 77).all()
+    assert (clip[:, :, 32:] != 77).any()
