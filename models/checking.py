@@ -1,10 +1,13 @@
-"""What can be told of a variant without loading it: whether its classes exist and its folders hold what they should."""
+"""What can be told of a catalog's entry without loading it: whether its classes exist and its folders hold what they
+should."""
 
 import difflib
+from pathlib import Path
 
 from models.weights import EMBEDDED, check_safe, is_local, local_path, missing
 from schemas.catalog import Adapter, Variant
 from schemas.errors import VariantLoadError
+from schemas.finish import Finisher
 
 _CLOSE = 3
 
@@ -22,6 +25,17 @@ def problems(variant: Variant) -> tuple[str, ...]:
     found.append(_weights(variant))
     found += [_lora(f"loras[{index}]", lora) for index, lora in enumerate(variant.loras)]
     return tuple(text for text in found if text is not None)
+
+
+def finisher_problems(finisher: Finisher) -> tuple[str, ...]:
+    """What is wrong with who finishes clips. Whether its library is there is not asked: this need not be the machine
+    that does it."""
+    if finisher.weights is None:
+        return ()
+    path = Path(finisher.weights).expanduser()
+    if path.suffix != ".safetensors":
+        return (f"weights: {finisher.weights}: only .safetensors are read",)
+    return () if path.is_file() else (f"weights: {finisher.weights}: not there",)
 
 
 def _class(field: str, name: str, kind: str) -> str | None:

@@ -74,6 +74,9 @@ def _network(by: Finisher, device: str) -> Any:
         from spandrel import ImageModelDescriptor, ModelLoader
     except ImportError as error:
         raise ConfigError(f"{by.name}: networks for frames need spandrel: pip install 'rushes[finish]'") from error
+    except RuntimeError as error:
+        # spandrel imports torchvision, whose wheels fit one build of torch each.
+        raise ConfigError(f"{by.name}: torchvision is of another build than torch here: {error}") from error
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -1,4 +1,4 @@
-"""`rushes catalog`: the variants, for people and for machines."""
+"""`rushes catalog`: the variants and the finishers, for people and for machines."""
 
 import json
 from collections.abc import Iterator
@@ -14,24 +14,31 @@ from rushes.exits import Exit, fail
 from schemas.catalog import Catalog, Variant, load_catalog, shipped_catalog
 from schemas.config import read_config
 from schemas.errors import RushesError
+from schemas.finish import Finisher
 from schemas.request import Mode
 
 
 def catalog(
     path: Annotated[Path | None, typer.Argument(help="A catalog file; without it, the one that ships.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")] = False,
+    finishers: Annotated[
+        bool, typer.Option("--finishers", help="Only who finishes clips; with --json, those instead of the variants.")
+    ] = False,
 ) -> None:
-    """List the variants: what each can render, what it needs and costs. Of a FILE, checks the classes, folders and
-    LoRAs that it names too; exit code 2 when one is wrong."""
+    """List the variants: what each can render, what it needs and costs; and who finishes clips. Of a FILE, checks the
+    classes, folders, LoRAs and networks that it names too; exit code 2 when one is wrong."""
     named = path or read_config().catalog
     try:
         found = load_catalog(Path(named)) if named else shipped_catalog()
     except RushesError as error:
         fail(error)
-    if as_json:
+    if as_json and finishers:
+        print(json.dumps([_finisher(one) for one in found.finishers.values()], indent=1))
+    elif as_json:
         print(json.dumps([_told(variant) for variant in found.variants.values()], indent=1))
     else:
-        console.out().print(_table(found))
+        for table in (_finishers(found),) if finishers else (_table(found), _finishers(found)):
+            console.out().print(table)
     if path is not None and (wrong := list(_wrong(path, found))):
         for text in wrong:
             console.err().print(f"error: {text}", style="red", markup=False, soft_wrap=True)
@@ -45,12 +52,20 @@ def _told(variant: Variant) -> dict[str, Any]:
     return {**variant.model_dump(mode="json"), "inputs": roles, "motion": motion}
 
 
+def _finisher(one: Finisher) -> dict[str, Any]:
+    """The entry, and what it does."""
+    return {**one.model_dump(mode="json"), "operations": [operation.value for operation in one.operations]}
+
+
 def _wrong(path: Path, found: Catalog) -> Iterator[str]:
-    from models.checking import problems
+    from models.checking import finisher_problems, problems
 
     for variant in found.variants.values():
         for text in problems(variant):
             yield f"{path}: variants.{variant.name}.{text}"
+    for finisher in found.finishers.values():
+        for text in finisher_problems(finisher):
+            yield f"{path}: finishers.{finisher.name}.{text}"
 
 
 def _table(found: Catalog) -> Table:
@@ -62,6 +77,19 @@ def _table(found: Catalog) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for variant in found.variants.values():
         table.add_row(*_row(variant))
+    return table
+
+
+def _finishers(found: Catalog) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("finisher", no_wrap=True)
+    table.add_column("does", overflow="fold", max_width=12)
+    table.add_column("by", overflow="fold")
+    for name in ("s/megapixel", "USD/h"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found.finishers.values():
+        numbers = (f"{number:g}" for number in (one.s_per_megapixel, one.price_usd_per_hour))
+        table.add_row(one.name, " ".join(one.operations), one.title or one.method, *numbers)
     return table
 
 

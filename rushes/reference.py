@@ -20,7 +20,7 @@ from rushes.cli import COMMANDS, loaded
 from schemas.audit import AuditSettings
 from schemas.catalog import Adapter, BatchPoint, CostProfile, Latent, Needs, SpeedSettings, Variant
 from schemas.config import Config
-from schemas.finish import Finisher
+from schemas.finish import FLOOR, Finisher
 from schemas.moderation import ModerationSettings, Thresholds
 from schemas.run import GroupQuote, RunOptions, RunQuote, RunSummary
 from schemas.shape import ShapeRule
@@ -205,6 +205,8 @@ A catalog is a TOML file with one table `[variants.NAME]` for each variant, and 
 clips. Give it as `--catalog FILE` or in
 `RUSHES_CATALOG`; `rushes catalog FILE` checks it. How to write one is in [Add your own model](add-a-model.md); the
 one that ships is `rushes/catalog.toml`. A key that is not here is refused."""
+_FLOOR_INTRO = """\
+An entry of the same name replaces one. `rushes catalog` and `GET /v1/variants` list them with those of a file."""
 _SETTINGS_INTRO = """\
 What `rushes serve --config FILE` takes, as TOML, and what `serve deploy` takes as `args`. Options of the command win
 over the file. What each is for is in [Operating an endpoint](operations.md). A key that is not here is refused."""
@@ -234,7 +236,19 @@ def pages() -> dict[str, str]:
 
 
 def catalog_page() -> str:
-    return _page("Catalog reference", _CATALOG_INTRO, *_sections(_CATALOG))
+    rows = (
+        (
+            f"`{one.name}`",
+            ", ".join(f"`{operation}`" for operation in one.operations),
+            f"`{_told(one.s_per_megapixel)}`",
+            f"`{_told(one.price_usd_per_hour)}`",
+            _cell(one.title),
+        )
+        for one in FLOOR.values()
+    )
+    head = ("finisher", "does", "`s_per_megapixel`", "`price_usd_per_hour`", "by")
+    floor = ("## Finishers that are always there", _FLOOR_INTRO, _markdown(head, rows))
+    return _page("Catalog reference", _CATALOG_INTRO, *_sections(_CATALOG), *floor)
 
 
 def settings_page() -> str:

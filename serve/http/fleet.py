@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from prompts.templates import PromptTemplate
 from schemas.catalog import Variant
 from schemas.clip import Status
+from schemas.finish import Finisher
 from schemas.inputs import Role
 from schemas.shape import Shape, ShapeRule
 from serve.context import Context
@@ -27,10 +28,14 @@ _MOST_CHOICES = 40
 router = APIRouter(prefix="/v1", tags=["fleet"], dependencies=[Depends(caller)])
 
 
-@router.get("/variants", summary="The models that are served")
+@router.get("/variants", summary="The models that are served, and who finishes clips")
 async def variants(request: Request) -> dict[str, JsonValue]:
     context: Context = request.app.state.context
-    return {"variants": [_variant(variant) for variant in context.admission.served.variants.values()]}
+    served = context.admission.served
+    return {
+        "variants": [_variant(variant) for variant in served.variants.values()],
+        "finishers": [_finisher(finisher) for finisher in served.finishers.values()],
+    }
 
 
 @router.get("/templates", summary="Prompt templates, with their slots")
@@ -158,6 +163,18 @@ def _variant(variant: Variant) -> dict[str, JsonValue]:
         "measured": variant.cost.measured,
         "fallbacks": list(variant.fallbacks),
         "license": variant.license,
+    }
+
+
+def _finisher(finisher: Finisher) -> JsonValue:
+    """Without its weights, which are a place on machines of ours."""
+    return {
+        "name": finisher.name,
+        "title": finisher.title,
+        "operations": [operation.value for operation in finisher.operations],
+        "method": finisher.method,
+        "secondsPerMegapixel": finisher.s_per_megapixel,
+        "priceUsdPerHour": finisher.price_usd_per_hour,
     }
 
 

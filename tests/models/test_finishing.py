@@ -1,14 +1,21 @@
 """Stages change pixels in the way that they say."""
 
+import sys
+from importlib.machinery import ModuleSpec
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from models.finishing import Finishing
 from models.model import Frames
-from schemas.errors import ConfigError
+from schemas.errors import BadOutputError, ConfigError, VariantLoadError
 from schemas.finish import FLOOR, Finisher, FinishStage, read_steps, resolved_finish
 from schemas.shape import Shape
 
@@ -103,9 +110,86 @@ def network(weights: str = "/nowhere/net.safetensors") -> tuple[Finishing, Finis
 def test_a_network_without_its_library_is_refused_with_the_extra_that_brings_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "spandrel", None)
+    monkeypatch.setitem(sys.modules, "spandrel", None)
     finishing, stage = network()
     with pytest.raises(ConfigError, match=r"need spandrel: pip install 'rushes\[finish\]'"):
+        finishing.apply(stage, CLIP, FPS)
+
+
+def test_a_network_beside_a_torchvision_that_does_not_fit_is_refused_with_the_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class DoesNotFit:
+        """What an import of spandrel raises where torchvision was built for another torch."""
+
+        def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
+            if name == "spandrel":
+                raise RuntimeError("operator torchvision::nms does not exist")
+            return None
+
+    monkeypatch.delitem(sys.modules, "spandrel", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [DoesNotFit(), *sys.meta_path])
+    finishing, stage = network()
+    with pytest.raises(ConfigError, match="torchvision is of another build than torch here: operator torchvision::nms"):
+        finishing.apply(stage, CLIP, FPS)
+
+
+def loads_spandrel() -> bool:
+    try:
+        import spandrel  # noqa: F401
+    except (ImportError, RuntimeError):
+        return False
+    return True
+
+
+with_spandrel = pytest.mark.skipif(not loads_spandrel(), reason="spandrel does not load here: pip install '.[finish]'")
+
+
+def redder(path: Path, by: float = 20 / 255, scale: int = 2) -> str:
+    """A real network, of Real-ESRGAN's compact kind with four channels: it repeats every pixel, and adds to its red."""
+    channels, layers = 4, 2
+    torch.manual_seed(0)
+    weights: dict[str, torch.Tensor] = {}
+    widths = [3, *[channels] * (layers + 1), 3 * scale**2]
+    for number, (given, made) in enumerate(pairwise(widths)):
+        weights[f"body.{2 * number}.weight"] = torch.randn(made, given, 3, 3)
+        weights[f"body.{2 * number}.bias"] = torch.zeros(made)
+        if number <= layers:
+            weights[f"body.{2 * number + 1}.weight"] = torch.full((made,), 0.25)
+    last = 2 * (layers + 1)
+    weights[f"body.{last}.weight"].zero_()
+    weights[f"body.{last}.bias"][: scale**2] = by
+    save_file(weights, path)
+    return str(path)
+
+
+@with_spandrel
+def test_a_network_makes_frames_larger_as_its_weights_say(tmp_path: Path) -> None:
+    finishing, stage = network(redder(tmp_path / "net.safetensors"))
+    large = finishing.apply(stage, CLIP, FPS)
+    repeated = CLIP.repeat(2, axis=1).repeat(2, axis=2).astype(int)
+    expected = np.clip(repeated + np.array([20, 0, 0]), 0, 255)
+    assert np.abs(large.astype(int) - expected).max() <= 1
+
+
+@with_spandrel
+def test_a_network_is_called_until_frames_are_large_enough_and_the_rest_is_scaled_down(tmp_path: Path) -> None:
+    finishing, stage = network(redder(tmp_path / "net.safetensors"))
+    large = finishing.apply(stage.model_copy(update={"width": 288, "height": 192}), CLIP, FPS)
+    assert large.shape == (FRAMES, 192, 288, 3)
+    # Twice through the network: twice as much red.
+    assert large[..., 0].mean(dtype=float) - CLIP[..., 0].mean(dtype=float) == pytest.approx(38, abs=3)
+    assert large[..., 1:].mean(dtype=float) == pytest.approx(CLIP[..., 1:].mean(dtype=float), abs=1)
+
+
+@with_spandrel
+def test_a_network_that_makes_nothing_larger_or_is_none_is_refused(tmp_path: Path) -> None:
+    finishing, stage = network(redder(tmp_path / "same.safetensors", scale=1))
+    with pytest.raises(BadOutputError, match="makes nothing larger"):
+        finishing.apply(stage, CLIP, FPS)
+    save_file({"nobody.knows": torch.zeros(2)}, tmp_path / "other.safetensors")
+    finishing, stage = network(str(tmp_path / "other.safetensors"))
+    with pytest.raises(VariantLoadError, match="no network that spandrel knows"):
         finishing.apply(stage, CLIP, FPS)
 
 

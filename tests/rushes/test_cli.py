@@ -160,6 +160,38 @@ def test_the_catalog_is_json_when_asked_and_never_cut_in_a_pipe(catalog: str) ->
     assert max(map(len, shipped.splitlines())) <= 80
 
 
+NET = """
+[finishers.net]
+method = "spandrel"
+weights = "./net.safetensors"
+s_per_megapixel = 0.25
+price_usd_per_hour = 4.0
+"""
+
+
+def test_the_catalog_lists_who_finishes_clips_with_what_each_does_and_costs(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(TWO_VARIANTS + NET)
+    (tmp_path / "net.safetensors").touch()
+    words = ["catalog", str(tmp_path / "c.toml")]
+    found = {one["name"]: one for one in json.loads(RUN.invoke(app, [*words, "--finishers", "--json"]).stdout)}
+    assert list(found) == ["lanczos", "blend", "motion", "net"]
+    assert found["lanczos"]["operations"] == ["upscale", "fit"]
+    assert (found["net"]["operations"], found["net"]["price_usd_per_hour"]) == (["upscale"], 4.0)
+    rows = {line.split()[0]: line.split() for line in RUN.invoke(app, words).stdout.splitlines() if line.strip()}
+    assert rows["net"] == ["net", "upscale", "spandrel", "0.25", "4"]
+    assert "small" not in RUN.invoke(app, [*words, "--finishers"]).stdout
+
+
+def test_the_catalog_command_checks_the_networks_of_a_file(tmp_path: Path) -> None:
+    words = ["catalog", str(tmp_path / "c.toml"), "--finishers"]
+    (tmp_path / "c.toml").write_text(TWO_VARIANTS + NET)
+    told = RUN.invoke(app, words)
+    assert told.exit_code == Exit.USAGE
+    assert f"finishers.net.weights: {tmp_path / 'net.safetensors'}: not there" in told.stderr
+    (tmp_path / "c.toml").write_text(TWO_VARIANTS + NET.replace("net.safetensors", "net.pth"))
+    assert "only .safetensors are read" in RUN.invoke(app, words).stderr
+
+
 def test_unknown_columns_are_told_of_once_and_refused_when_strict(tmp_path: Path, catalog: str) -> None:
     (tmp_path / "m.jsonl").write_text('{"prompt": "a", "steps": 3}\n{"prompt": "b", "steps": 4, "shot": 1}\n')
     words = ["estimate", str(tmp_path / "m.jsonl"), "--catalog", catalog]

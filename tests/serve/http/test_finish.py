@@ -50,6 +50,19 @@ def made(http: httpx.Client, path: str = "/v1/text_to_video", **more: Any) -> di
     return found
 
 
+def test_clients_learn_who_finishes_clips_and_not_where_weights_lie(http: httpx.Client) -> None:
+    finishers = {one["name"]: one for one in http.get("/v1/variants").json()["finishers"]}
+    assert finishers["lanczos"] == {
+        "name": "lanczos",
+        "title": "FFmpeg's scaler, Lanczos",
+        "operations": ["upscale", "fit"],
+        "method": "lanczos",
+        "secondsPerMegapixel": 1.0,
+        "priceUsdPerHour": 3600.0,
+    }
+    assert finishers["motion"]["operations"] == ["interpolate"]
+
+
 def test_the_steps_of_a_request_are_the_stages_of_its_task(served: Endpoint, http: httpx.Client) -> None:
     answer = made(http, ratio="96:64", finish=[{"interpolate": 24, "by": "motion"}, {"upscale": 2}])
     assert answer["rendered"]["finish"] == ["interpolate to 24 fps by motion", "upscale to 192x128 by lanczos"]
