@@ -6,6 +6,8 @@
 | `LTXConditionPipeline` | a list of images, each with its frame and its strength; the camera's views are among them |
 | `WanImageToVideoPipeline` | `image` and `last_image` |
 | `SanaWMPipeline` | `image`, and the camera as matrices: where it is, and its lens |
+| AnimateDiff's with a ControlNet, Hotshot-XL's | `conditioning_frames`, one a frame, and a scale; a `video` beside it |
+| `AnimateDiffSparseControlNetPipeline` | `conditioning_frames`, and which frames of the clip they are |
 | the others | `image`; or `video`, and `strength` where there is one |
 
 `schemas.conditions` says what each of them can be told; a request that gets here was held against it. No torch.
@@ -28,7 +30,12 @@ from schemas.request import Mode
 from schemas.task import Group, Task
 
 # What the calls of the classes that have a way of their own must take.
+_CONTROL = frozenset({"conditioning_frames", "controlnet_conditioning_scale"})
 NEEDED = {
+    "AnimateDiffControlNetPipeline": _CONTROL,
+    "AnimateDiffVideoToVideoControlNetPipeline": _CONTROL | {"video", "strength"},
+    "AnimateDiffSparseControlNetPipeline": _CONTROL | {"controlnet_frame_indices"},
+    "HotshotControlNetPipeline": _CONTROL,
     "WanVACEPipeline": frozenset({"video", "mask", "reference_images", "conditioning_scale"}),
     "LTXConditionPipeline": frozenset({"conditions"}),
     "WanImageToVideoPipeline": frozenset({"image", "last_image"}),
@@ -102,11 +109,46 @@ def _sana_world(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> di
     }
 
 
+def _controlled(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    # The call wants frames in any case. Without a structure they count nothing: the clip is the plain class's.
+    shown, scale = [_black(group)] * group.frames, 0.0
+    for one, media in given:
+        if one.role is Role.SOURCE:
+            out["video"] = as_video(media, group.frames)
+            out["strength"] = _share_made_anew(group, one)
+        else:
+            shown, scale = as_video(media, group.frames), _scale(one)
+    return {**out, "conditioning_frames": shown, "controlnet_conditioning_scale": scale}
+
+
+def _sparse(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:
+    placed = keyframes_of(group, given)
+    strengths = [one.strength for one, _ in given if one.strength is not None]
+    return {
+        "conditioning_frames": [one.picture for one in placed] or [_black(group)],
+        "controlnet_frame_indices": [one.frame for one in placed] or [0],
+        "controlnet_conditioning_scale": float((strengths or [1.0])[0]) if placed else 0.0,
+    }
+
+
+def _scale(condition: Condition) -> float:
+    return 1.0 if condition.strength is None else float(condition.strength)
+
+
+def _black(group: Group) -> Image.Image:
+    return Image.new("RGB", (group.width, group.height))
+
+
 _MAKERS: dict[str, Callable[[Group, Sequence[tuple[Condition, Pictures]]], dict[str, Any]]] = {
     "WanVACEPipeline": _vace,
     "LTXConditionPipeline": _ltx,
     "WanImageToVideoPipeline": _wan_image,
     "SanaWMPipeline": _sana_world,
+    "AnimateDiffControlNetPipeline": _controlled,
+    "AnimateDiffVideoToVideoControlNetPipeline": _controlled,
+    "AnimateDiffSparseControlNetPipeline": _sparse,
+    "HotshotControlNetPipeline": _controlled,
 }
 
 
@@ -137,10 +179,14 @@ def batch_arguments(
             if condition.strength != usual_strength:
                 raise RenderError("this model's call takes no strength of a source")
             continue
-        if int(group.steps * condition.strength) < 1:
-            # diffusers would denoise nothing, and fail on an empty list of timesteps.
-            raise RenderError(
-                f"strength {condition.strength} of {group.steps} steps leaves none; at least {1 / group.steps:.2g}"
-            )
-        out[strength] = condition.strength
+        out[strength] = _share_made_anew(group, condition)
     return out
+
+
+def _share_made_anew(group: Group, condition: Condition) -> float:
+    """A source's strength. Raises RenderError where it leaves no step to take."""
+    share = condition.strength or 1.0
+    if int(group.steps * share) < 1:
+        # diffusers would denoise nothing, and fail on an empty list of timesteps.
+        raise RenderError(f"strength {share} of {group.steps} steps leaves none; at least {1 / group.steps:.2g}")
+    return share

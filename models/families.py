@@ -13,7 +13,10 @@ from typing import Any
 from models.conditions import NEEDED, batch_arguments, one_arguments, told
 from models.model import TaskMedia
 from schemas.catalog import Variant
+from schemas.conditions import carried, classes_with
 from schemas.errors import VariantLoadError
+from schemas.inputs import FRAMES as FRAME_ROLES
+from schemas.parts import Part
 from schemas.request import Mode
 from schemas.task import Group, RenderBatch, Task
 
@@ -21,7 +24,7 @@ from schemas.task import Group, RenderBatch, Task
 FRAMES = ("num_frames", "frames", "video_length")
 GUIDANCE = ("guidance_scale", "max_guidance_scale")
 RATE = ("frame_rate", "fps")
-IMAGE = ("image", "ip_adapter_image", "cond_image")
+IMAGE = ("image", "cond_image")
 VIDEO = ("video",)
 STRENGTH = ("strength",)
 
@@ -30,7 +33,8 @@ _OURS = {
     "prompt", "negative_prompt", "width", "height", "num_inference_steps", "generator", "output_type", "latents",
     "return_dict", "num_videos_per_prompt", "callback_on_step_end", *FRAMES, *RATE, *IMAGE, *VIDEO, *STRENGTH,
     "last_image", "mask", "reference_images", "conditioning_scale", "conditions", "frame_index",
-    "c2w", "action", "intrinsics",
+    "c2w", "action", "intrinsics", "conditioning_frames", "controlnet_conditioning_scale", "controlnet_frame_indices",
+    "ip_adapter_image", "ip_adapter_image_embeds",
 }  # fmt: skip
 
 # Image pipelines that take a list of images, one a prompt, and were tested to give each prompt its own. The others
@@ -41,8 +45,13 @@ _ONE_IMAGE_A_PROMPT = {
     "StableVideoDiffusionPipeline",
 }
 
-# diffusers 0.42: its VAE builds an attention mask that does not broadcast over a batch.
-_NEVER_BATCHED = {"HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline"}
+_NEVER_BATCHED = {
+    # diffusers 0.42: its VAE builds an attention mask that does not broadcast over a batch.
+    "HunyuanVideo15Pipeline",
+    "HunyuanVideo15ImageToVideoPipeline",
+    # One list of frames for all prompts of a call.
+    *classes_with(Part.CONTROLNET),
+}
 
 # These refuse lists of prompts and of generators, also of one.
 _ONE_A_CALL = {"WanVACEPipeline", "SanaWMPipeline"}
@@ -112,7 +121,8 @@ def check_modes(form: CallForm, variant: Variant, mode: Mode) -> None:
     """
     lacks = {
         Mode.TEXT_TO_VIDEO: not form.takes_prompt,
-        Mode.IMAGE_TO_VIDEO: form.image is None and form.pipeline not in NEEDED,
+        Mode.IMAGE_TO_VIDEO: form.image is None
+        and not (form.pipeline in NEEDED and carried(form.pipeline, mode).roles & FRAME_ROLES),
         Mode.VIDEO_TO_VIDEO: form.video is None,
     }
     if lacks[mode] or not NEEDED.get(form.pipeline, frozenset()) <= form.parameters:

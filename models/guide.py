@@ -43,9 +43,10 @@ def guide_of(pipeline: str, group: Group, given: Given) -> Guide | None:
     if pipeline == "WanVACEPipeline":
         return control_of(group, given)
     keyframes = keyframes_of(group if pipeline == "LTXConditionPipeline" else _at_rest(group), given)
-    sources = [media for one, media in given if one.role is Role.SOURCE]
-    if sources:
-        return Guide(tuple(as_video(sources[0], group.frames)), (_plain(group, _WHITE),) * group.frames)
+    # Of a structure beside a source the structure: the source is what the clip begins from.
+    timed = [media for role in (Role.STRUCTURE, Role.SOURCE) for one, media in given if one.role is role]
+    if timed:
+        return Guide(tuple(as_video(timed[0], group.frames)), (_plain(group, _WHITE),) * group.frames)
     if not keyframes:
         return None
     video, mask = [_plain(group, _GRAY)] * group.frames, [_plain(group, _WHITE)] * group.frames

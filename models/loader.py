@@ -4,16 +4,18 @@ Weights are loaded once however many modes a variant has: the pipelines of the o
 components of the first. (Not with `from_pipe`, which casts the shared components to float32.)
 """
 
+import importlib
 import inspect
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from models.adapters import Adapters
 from models.components import CHECKPOINT_FILES, index_of, is_hotshot, left_out, ready
 from models.conditions import check_weights
+from models.controlnet import check_fits, class_for, load_controlnet
 from models.families import call_form, check_modes
 from models.footage import Footage
 from models.loaded import LoadedModel
@@ -29,6 +31,9 @@ from schemas.footage import PIPELINE
 from schemas.request import Mode
 
 log = logging.getLogger(__name__)
+
+# Pipeline classes of ours, and their modules.
+_OWN = {"HotshotControlNetPipeline": "models.hotshot.control"}
 
 
 def load(
@@ -98,15 +103,19 @@ def _load(
     motion = None if variant.motion_adapter is None else weights_of(variant.motion_adapter, None)
     weights = ready(weights_of(variant.weights, variant.revision), cache or read_config().cache_dir, motion)
     dtype = _dtype(variant.dtype, chosen, notes)
-    first = classes[modes[0]]
+    parts = _parts(variant, classes.values(), weights_of, dtype)
+    # The one that takes most, as it has the components of all.
+    first = max(classes.values(), key=lambda cls: len(_taken(cls, parts)))
     pipe = first.from_pretrained(
         str(weights.folder),
         dtype={"default": dtype, "vae": _dtype(variant.vae_dtype or variant.dtype, chosen, notes)},
         variant=variant.weight_variant,
         use_safetensors=True,
         local_files_only=True,
-        **left_out(first, weights.folder) | motion_adapter(motion, dtype),
+        **left_out(first, weights.folder) | motion_adapter(motion, dtype) | _taken(first, parts),
     )
+    if getattr(pipe, "controlnet", None) is not None:
+        check_fits(pipe.controlnet, pipe.unet, (variant.controlnet and variant.controlnet.source) or "in its weights")
     _add_loras(variant, pipe, weights_of)
 
     def brought(source: str) -> tuple[Path, str]:
@@ -149,6 +158,8 @@ def pipeline_class(variant: Variant, name: str) -> Any:
     import diffusers
 
     found = getattr(diffusers, name, None) if name.endswith("Pipeline") else None
+    if name in _OWN:
+        found = getattr(importlib.import_module(_OWN[name]), name)
     if not (inspect.isclass(found) and issubclass(found, diffusers.DiffusionPipeline)):
         words = (
             "Video",
@@ -165,6 +176,25 @@ def pipeline_class(variant: Variant, name: str) -> Any:
         choices = (n for n in dir(diffusers) if n.endswith("Pipeline") and any(word in n for word in words))
         raise _wrong(variant, f"pipeline {name!r} is no diffusers pipeline", choices)
     return found
+
+
+def _parts(
+    variant: Variant,
+    classes: Iterable[Any],
+    weights_of: Callable[[str, str | None], Weights],
+    dtype: Any,
+) -> dict[str, Any]:
+    """Networks that the entry names beside the weights, by the names that the classes have for them."""
+    net = variant.controlnet
+    takers = [cls for cls in classes if "controlnet" in inspect.signature(cls.__init__).parameters]
+    if net is None or net.source is None or not takers:
+        return {}
+    folder = weights_of(net.source, net.revision).folder
+    return {"controlnet": load_controlnet(folder, dtype, class_for(takers[0].__name__))}
+
+
+def _taken(cls: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in parts.items() if name in inspect.signature(cls.__init__).parameters}
 
 
 def _sibling(cls: Any, pipe: Any) -> Any:

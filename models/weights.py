@@ -115,6 +115,8 @@ def local_path(source: str) -> Path:
 def missing(variant: Variant) -> str | None:
     """Which folder or file of this machine a variant names that is not there; None where all are."""
     named = {"weights": variant.weights, "motion_adapter": variant.motion_adapter or ""}
+    if variant.controlnet is not None:
+        named["controlnet.source"] = variant.controlnet.source or ""
     named |= {f"loras[{index}].source": lora.source for index, lora in enumerate(variant.loras)}
     for field, source in named.items():
         if source.startswith("embedded:"):

@@ -47,6 +47,8 @@ class VariantContents:
             entry = self._variants[variant]
             sources = [(entry.weights, entry.revision)]
             sources += [(entry.motion_adapter, None)] if entry.motion_adapter else []
+            if entry.controlnet is not None and entry.controlnet.source is not None:
+                sources.append((entry.controlnet.source, entry.controlnet.revision))
             sources += [(lora.source, lora.revision) for lora in entry.loras]
             parts = [_diffusers_version(), *(self._of(source, revision) for source, revision in sources)]
             found = self._known[variant] = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -15,6 +15,7 @@ from schemas.catalog import Catalog, Variant, load_catalog, shipped_catalog
 from schemas.config import read_config
 from schemas.errors import RushesError
 from schemas.finish import Finisher
+from schemas.inputs import FRAMES, Kind, Role
 from schemas.request import Mode
 
 
@@ -96,7 +97,14 @@ def _finishers(found: Catalog) -> Table:
 def _row(v: Variant) -> tuple[str, ...]:
     names = "\n".join((v.name, *(f"  = {alias}" for alias in v.aliases)))
     text = ("text",) if Mode.TEXT_TO_VIDEO in v.modes else ()
-    roles = (role.value.removesuffix("_frame") for role in v.all_roles)
+    roles = (role.value.removesuffix("_frame") + _kinds(v, role) for role in v.all_roles)
     given = " ".join((*text, *roles, *(steer.value for steer in v.all_steers)))
     numbers = (v.fps, v.steps, v.needs.gpus, v.needs.vram_gib, v.price_usd_per_gpu_hour)
     return names, given, str(v.shape.default()), *(f"{number:g}" for number in numbers)
+
+
+def _kinds(v: Variant, role: Role) -> str:
+    """The kinds of a structure, or of frames that are no pictures, where an entry names them."""
+    kinds = v.kinds(role)
+    goes_without_saying = set(kinds) == set(Kind) or (role in FRAMES and kinds == (Kind.RAW,))
+    return "" if not kinds or goes_without_saying else ":" + ",".join(kinds)

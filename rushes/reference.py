@@ -22,6 +22,7 @@ from schemas.catalog import Adapter, BatchPoint, CostProfile, Latent, Needs, Spe
 from schemas.config import Config
 from schemas.finish import FLOOR, Finisher
 from schemas.moderation import ModerationSettings, Thresholds
+from schemas.parts import ControlNet
 from schemas.run import GroupQuote, RunOptions, RunQuote, RunSummary
 from schemas.shape import ShapeRule
 from schemas.trust import TrustSettings
@@ -113,6 +114,7 @@ _CATALOG: dict[str, type[BaseModel]] = {
     "cost": CostProfile,
     "batch_curve": BatchPoint,
     "loras": Adapter,
+    "controlnet": ControlNet,
     "[finishers.NAME]": Finisher,
 }
 _ENDPOINT: dict[str, type[BaseModel]] = {

@@ -11,11 +11,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from schemas.conditions import carried, kinds_of, roles_of, steers_of
+from schemas.conditions import carried, classes_with, kinds_of, roles_of, steers_of
 from schemas.errors import CatalogError
 from schemas.finish import FLOOR, Finisher
-from schemas.inputs import Kind, Role
+from schemas.inputs import FRAMES, Kind, Role
 from schemas.motion import Steer
+from schemas.parts import ControlNet, Part
 from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule
 
@@ -129,6 +130,7 @@ class Variant(_Frozen):
     revision: str | None = Field(default=None, description="commit, branch or tag of a hub id; pin it to repeat runs")
     weight_variant: str | None = Field(default=None, description="diffusers' file variant, e.g. 'fp16'")
     motion_adapter: str | None = Field(default=None, description="AnimateDiff: the adapter's hub id or folder")
+    controlnet: ControlNet | None = Field(default=None, description="of a class that draws over a structure or frames")
     modes: tuple[Mode, ...] = Field(min_length=1, description="what it renders")
     conditions: tuple[str, ...] | None = Field(
         default=None,
@@ -181,6 +183,9 @@ class Variant(_Frozen):
         # Not cached: `model_copy(update=…)` would carry the old one along.
         fields = {"pipeline", "pipelines", "weights", "revision", "weight_variant", "motion_adapter", "dtype"}
         fields |= {"vae_dtype", "loras", "scheduler_options", "call_options", "speed"}
+        fields |= {
+            part.value for part in self.parts
+        }  # those that it has: what has none is what it was before there were any
         inputs = self.model_dump(mode="json", include=fields)
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -190,7 +195,12 @@ class Variant(_Frozen):
 
     def roles(self, mode: Mode) -> tuple[Role, ...]:
         """What inputs may be for, in `mode`; none where it does not render that."""
-        return roles_of(self.pipeline_for(mode), mode, self.conditions) if mode in self.modes else ()
+        return roles_of(self.pipeline_for(mode), mode, self.conditions, self.parts) if mode in self.modes else ()
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """Which networks its entry names beside the weights."""
+        return frozenset(part for part in Part if getattr(self, part.value) is not None)
 
     def steers(self, mode: Mode) -> tuple[Steer, ...]:
         """What of a shot's motion it follows, in `mode`."""
@@ -207,14 +217,33 @@ class Variant(_Frozen):
         found = {role for mode in self.modes for role in self.roles(mode)}
         return tuple(role for role in Role if role in found)
 
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of structure that it takes."""
-        return kinds_of(self.conditions) if Role.STRUCTURE in self.all_roles else ()
+    def kinds(self, role: Role) -> tuple[Kind, ...]:
+        """What inputs of a role may show, where they have a kind: structures and frames; () where it takes none."""
+        if role not in self.all_roles or role not in FRAMES | {Role.STRUCTURE}:
+            return ()
+        by = {carried(self.pipeline_for(mode), mode).by.get(role) for mode in self.modes if role in self.roles(mode)}
+        if self.controlnet is not None and Part.CONTROLNET in by:
+            return (self.controlnet.kind,)
+        return (Kind.RAW,) if role in FRAMES else kinds_of(self.conditions)
+
+    @model_validator(mode="after")
+    def _parts_are_of_its_classes(self) -> "Variant":
+        forms = {self.pipeline_for(mode): carried(self.pipeline_for(mode), mode) for mode in self.modes}
+        for part in Part:
+            able = [name for name, form in forms.items() if part in form.by.values()]
+            if part in self.parts and not able:
+                takers = ", ".join(classes_with(part))
+                raise ValueError(f"{part}: {self.pipeline} takes none; available: {takers}")
+            if part is Part.CONTROLNET and able and part not in self.parts:
+                raise ValueError(
+                    f"{able[0]} needs a controlnet and what it follows: "
+                    f'controlnet = {{ source = "./folder", kind = "edges" }}; kinds: {", ".join(Kind)}'
+                )
+        return self
 
     @model_validator(mode="after")
     def _conditions_are_carried(self) -> "Variant":
-        can = frozenset().union(*(carried(self.pipeline_for(mode), mode).roles for mode in self.modes))
+        can = frozenset().union(*(carried(self.pipeline_for(mode), mode).with_parts(self.parts) for mode in self.modes))
         able = [role.value for role in Role if role in can]
         steers = frozenset().union(*(carried(self.pipeline_for(mode), mode).steers for mode in self.modes))
         able += [steer.value for steer in Steer if steer in steers]
@@ -227,6 +256,9 @@ class Variant(_Frozen):
             if colon and (role != Role.STRUCTURE or kind not in set(Kind)):
                 kinds = ", ".join(f"structure:{one}" for one in Kind)
                 raise ValueError(f"conditions: {said!r} is no kind of structure; available: {kinds}")
+            if colon and self.controlnet is not None and kind != self.controlnet.kind:
+                own = f"structure:{self.controlnet.kind}"
+                raise ValueError(f"conditions: {said!r} is not what its controlnet follows; available: {own}")
         return self
 
     def runs_guided(self, guidance: float) -> bool:
@@ -340,6 +372,10 @@ def _resolved(entry: Mapping[str, object], base: Path | None) -> dict[str, objec
     for field in ("weights", "motion_adapter"):
         if field in out:
             out[field] = absolute(out[field])
+    for field in Part:
+        part = out.get(field)
+        if isinstance(part, dict):
+            out[field] = {**part, **{name: absolute(part[name]) for name in ("source",) if name in part}}
     loras = out.get("loras")
     if isinstance(loras, list):
         out["loras"] = [

@@ -4,14 +4,15 @@ What a call can carry is a fact of the diffusers class (`carried`), held against
 the weights were trained for is the catalog's to say (`conditions`), and without a word the usual for the class.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
 from schemas.errors import Issue
 from schemas.inputs import FRAMES, InputSpec, Kind, Medium, Role
 from schemas.motion import Steer
+from schemas.parts import Part
 from schemas.request import Mode
 
 ALL = frozenset(Role)
@@ -38,7 +39,8 @@ class Carried:
 
     `usual`: what its weights can be expected to obey when the catalog does not say. `strengths`: roles that take one;
     with `one_strength` it is the same of all inputs of a clip. `adds`: roles of which each input makes the model see
-    one more latent frame. `steers`: what of the motion it can be told, `usual_steers` without the catalog's word.
+    one more latent frame. `steers`: what of the motion it can be told, `usual_steers` without the catalog's word. `by`:
+    roles that are carried by a part which the entry names, and the part.
     """
 
     roles: frozenset[Role]
@@ -48,6 +50,11 @@ class Carried:
     adds: frozenset[Role] = frozenset()
     steers: frozenset[Steer] = frozenset()
     usual_steers: frozenset[Steer] = frozenset()
+    by: Mapping[Role, Part] = field(default_factory=dict)
+
+    def with_parts(self, parts: frozenset[Part]) -> frozenset[Role]:
+        """The roles that calls can be told when the entry names these parts."""
+        return frozenset(role for role in self.roles if role not in self.by or self.by[role] in parts)
 
 
 _VACE = Carried(
@@ -77,7 +84,25 @@ _SANA_WORLD = Carried(
     steers=frozenset({Steer.CAMERA}),
     usual_steers=frozenset({Steer.CAMERA}),
 )
+_STRUCTURE = frozenset({Role.STRUCTURE})
+_BY_CONTROLNET = {Role.STRUCTURE: Part.CONTROLNET}
+# A structure for every frame.
+_CONTROLNET = Carried(_STRUCTURE, _STRUCTURE, strengths=_STRUCTURE, by=_BY_CONTROLNET)
+_CONTROLNET_ON_SOURCE = Carried(
+    roles=frozenset({Role.SOURCE, Role.STRUCTURE}),
+    usual=frozenset({Role.SOURCE, Role.STRUCTURE}),
+    strengths=frozenset({Role.SOURCE, Role.STRUCTURE}),
+    by=_BY_CONTROLNET,
+)
+# Pictures, or drawings, at some frames; one scale for all.
+_SPARSE_CONTROLNET = Carried(
+    roles=FRAMES, usual=FRAMES, strengths=FRAMES, one_strength=True, by=dict.fromkeys(FRAMES, Part.CONTROLNET)
+)
 _BY_CLASS = {
+    "AnimateDiffControlNetPipeline": _CONTROLNET,
+    "AnimateDiffVideoToVideoControlNetPipeline": _CONTROLNET_ON_SOURCE,
+    "AnimateDiffSparseControlNetPipeline": _SPARSE_CONTROLNET,
+    "HotshotControlNetPipeline": _CONTROLNET,
     "SanaWMPipeline": _SANA_WORLD,
     "WanVACEPipeline": _VACE,
     "LTXConditionPipeline": _LTX_CONDITION,
@@ -103,11 +128,19 @@ def carried(pipeline: str, mode: Mode) -> Carried:
     return _BY_CLASS.get(pipeline, _BY_MODE[mode])
 
 
-def roles_of(pipeline: str, mode: Mode, conditions: tuple[str, ...] | None) -> tuple[Role, ...]:
-    """The roles that a variant takes in `mode`, in the order of `Role`: what its class carries and its entry says."""
+def classes_with(part: Part) -> tuple[str, ...]:
+    """The classes that are told more by such a part."""
+    return tuple(name for name, can in _BY_CLASS.items() if part in can.by.values())
+
+
+def roles_of(
+    pipeline: str, mode: Mode, conditions: tuple[str, ...] | None, parts: frozenset[Part] = frozenset()
+) -> tuple[Role, ...]:
+    """The roles that a variant takes in `mode`, in the order of `Role`: what its class carries with the `parts` that
+    its entry names, and its entry says."""
     can = carried(pipeline, mode)
     said = can.usual if conditions is None else {one.partition(":")[0] for one in conditions}
-    return tuple(role for role in Role if role in can.roles & _OF_MODE[mode] and role in said)
+    return tuple(role for role in Role if role in can.with_parts(parts) & _OF_MODE[mode] and role in said)
 
 
 def steers_of(pipeline: str, mode: Mode, conditions: tuple[str, ...] | None) -> tuple[Steer, ...]:
@@ -180,7 +213,8 @@ def resolved(
                 medium=spec.medium,
                 frame=frame,
                 strength=strength,
-                kind=spec.kind,
+                # A frame is a picture unless it says so: that it is one is no other task.
+                kind=None if spec.role in FRAMES and spec.kind is Kind.RAW else spec.kind,
                 start_s=spec.start,
                 end_s=spec.end,
             )

@@ -33,7 +33,7 @@ class Role(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a structure shows."""
+    """What a structure shows, or a frame that is no picture."""
 
     DEPTH = "depth"
     EDGES = "edges"
@@ -94,7 +94,9 @@ class Input(BaseModel):
     strength: float | None = Field(
         default=None, gt=0, le=1, description="how much it counts; of a source: the share made anew"
     )
-    kind: Kind | None = Field(default=None, description="of a structure: what it shows")
+    kind: Kind | None = Field(
+        default=None, description="of a structure: what it shows; of a frame: the same, where it is no picture"
+    )
     start: float | None = Field(default=None, ge=0, le=86_400, description="of a video: seconds before what is used")
     end: float | None = Field(default=None, gt=0, le=86_400, description="of a video: seconds at which it is left")
 
@@ -112,8 +114,8 @@ class Input(BaseModel):
             raise ValueError(f"{self.role} takes no {placed[0]}: that is of a keyframe")
         if self.role is Role.STRUCTURE and self.kind is None:
             raise ValueError(f"structure needs its kind: one of {', '.join(Kind)}")
-        if self.role is not Role.STRUCTURE and self.kind is not None:
-            raise ValueError(f"{self.role} takes no kind: that is of a structure")
+        if self.role not in FRAMES | {Role.STRUCTURE} and self.kind is not None:
+            raise ValueError(f"{self.role} takes no kind: that is of a structure or a frame")
         if self.medium == "image" and (self.start is not None or self.end is not None):
             raise ValueError("start and end are seconds of a video, and this is an image")
         if self.end is not None and (self.start or 0.0) >= self.end:

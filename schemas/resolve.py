@@ -11,7 +11,7 @@ from schemas.clip import ClipFormat
 from schemas.conditions import Condition, implied_mode, resolved
 from schemas.errors import InvalidRequestError, Issue
 from schemas.finish import FinishStep, FitMode, asks_for_size, resolved_finish
-from schemas.inputs import FRAMES, InputSpec, Role, spec_issues
+from schemas.inputs import FRAMES, InputSpec, Kind, Role, spec_issues
 from schemas.loras import resolved_loras
 from schemas.motion import Steer
 from schemas.request import Mode, Settings
@@ -115,8 +115,10 @@ def misses(variant: Variant, mode: Mode, spec: InputSpec) -> str | None:
     """What keeps a variant from taking an input; None when it takes it."""
     if spec.role not in variant.roles(mode):
         return f"{variant.name} takes no {spec.role}"
-    if spec.kind is not None and spec.kind not in variant.kinds:
-        return f"{variant.name} takes no {spec.role} of kind {spec.kind}"
+    kinds = variant.kinds(spec.role)
+    shown = spec.kind or Kind.RAW
+    if kinds and shown not in kinds:
+        return f"{variant.name} takes no {spec.role} of kind {shown}, but of {', '.join(kinds)}"
     return None
 
 

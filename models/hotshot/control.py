@@ -4,6 +4,7 @@ diffusers has no such pipeline. This one calls the ControlNet right before the U
 latents, and hands its residuals to the UNet; all else is `AnimateDiffSDXLPipeline`'s.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,7 @@ from diffusers.video_processor import VideoProcessor
 from PIL import Image
 from torch import Tensor
 
-from models.weights import check_safe
-from schemas.errors import VariantLoadError
-
-# What a ControlNet has in common with the UNet that it was made for.
-_SHARED = ("block_out_channels", "cross_attention_dim", "layers_per_block", "projection_class_embeddings_input_dim")
+from models.controlnet import check_fits, load_controlnet
 
 
 def with_controlnet(pipeline: AnimateDiffSDXLPipeline, folder: Path) -> "HotshotControlNetPipeline":
@@ -26,16 +23,8 @@ def with_controlnet(pipeline: AnimateDiffSDXLPipeline, folder: Path) -> "Hotshot
 
     Raises VariantLoadError where there is none, or it was made for a UNet of other sizes.
     """
-    if not (folder / "config.json").is_file():
-        raise VariantLoadError(f"controlnet {folder}: no config.json in it, which a ControlNet of diffusers has")
-    check_safe(folder)
-    controlnet = ControlNetModel.from_pretrained(
-        str(folder), dtype=pipeline.unet.dtype, use_safetensors=True, local_files_only=True
-    )
-    for field in _SHARED:
-        theirs, ours = controlnet.config.get(field), pipeline.unet.config.get(field)
-        if theirs != ours:
-            raise VariantLoadError(f"controlnet {folder}: {field} is {theirs}, and that of the UNet is {ours}")
+    controlnet = load_controlnet(folder, pipeline.unet.dtype)
+    check_fits(controlnet, pipeline.unet, str(folder))
     return HotshotControlNetPipeline(
         **pipeline.components,
         controlnet=controlnet.to(pipeline.device),
@@ -146,6 +135,17 @@ class HotshotControlNetPipeline(AnimateDiffSDXLPipeline):
             "down_block_additional_residuals": tuple(part.to(sample.dtype) for part in down),
             "mid_block_additional_residual": middle.to(sample.dtype),
         }
+
+
+def _signature() -> inspect.Signature:
+    """Of a call with the base class's options named, as whoever reads what a call takes wants them."""
+    own = inspect.signature(HotshotControlNetPipeline.__call__).parameters
+    base = inspect.signature(AnimateDiffSDXLPipeline.__call__).parameters
+    named = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, one in base.items() if name not in own]
+    return inspect.Signature([*(one for one in own.values() if one.kind is not one.VAR_KEYWORD), *named])
+
+
+HotshotControlNetPipeline.__call__.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 def _clips(frames: Sequence[Any]) -> list[list[Image.Image]]:

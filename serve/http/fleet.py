@@ -12,7 +12,7 @@ from prompts.templates import PromptTemplate
 from schemas.catalog import Variant
 from schemas.clip import Status
 from schemas.finish import Finisher
-from schemas.inputs import Role
+from schemas.inputs import Kind, Role
 from schemas.shape import Shape, ShapeRule
 from serve.context import Context
 from serve.dispatch.fleet import FleetReport, PoolReport
@@ -179,7 +179,9 @@ def _finisher(finisher: Finisher) -> JsonValue:
 
 
 def _input(variant: Variant, role: Role) -> dict[str, JsonValue]:
-    kinds: list[JsonValue] = [kind.value for kind in variant.kinds] if role is Role.STRUCTURE else []
+    shown = variant.kinds(role)
+    # That a frame is a picture goes without saying.
+    kinds: list[JsonValue] = [kind.value for kind in shown] if role is Role.STRUCTURE or shown != (Kind.RAW,) else []
     return {"role": role.value, **({"kinds": kinds} if kinds else {})}
 
 

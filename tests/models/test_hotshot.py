@@ -29,7 +29,9 @@ from models.loader import load
 from models.model import TaskMedia, ignore_step, nobody_cancelled
 from models.weights import Weights
 from schemas.catalog import Variant
+from schemas.conditions import Condition
 from schemas.errors import ConfigError, VariantLoadError
+from schemas.inputs import Kind, Role
 from schemas.request import Mode
 from tests.models.hotshot_original import CONFIG, POOLED, TEXT, Original, checkpoint, original, sdxl_base
 from tests.models.tiny_variants import batch_of, group_of
@@ -420,6 +422,27 @@ def test_a_controlnet_without_strength_changes_nothing(folder: Path, controlnet:
     pipeline.set_progress_bar_config(disable=True)
     frames = [pictures(5, 0), pictures(5, 1)]
     assert difference(plain, rendered(pipeline, conditioning_frames=frames, controlnet_conditioning_scale=0.0)) <= GOAL
+
+
+def test_a_variant_draws_over_a_structure_as_the_pipeline_does(folder: Path, controlnet: Path) -> None:
+    entry = {"pipeline": "HotshotControlNetPipeline", "controlnet": {"source": str(controlnet), "kind": "depth"}}
+    model = load(variant(folder, **entry), device="cpu")
+    shown = Condition(role=Role.STRUCTURE, medium="video", kind=Kind.DEPTH, strength=0.7)
+    batch = batch_of(group_of(model.variant, conditions=(shown,)), "a", "b")
+    frames = [pictures(4, 0), pictures(4, 1)]
+    media = tuple(TaskMedia((tuple(clip),)) for clip in frames)
+    made = model.render(batch, media, ignore_step, nobody_cancelled)
+    pipeline = with_controlnet(load(variant(folder), device="cpu").pipes[T2V], controlnet)
+    for task, clip, own in zip(batch.tasks, frames, made, strict=True):
+        expected = pipeline(
+            task.prompt, negative_prompt=task.negative_prompt, conditioning_frames=clip, width=64, height=32,
+            controlnet_conditioning_scale=0.7, num_inference_steps=3, guidance_scale=5.0, output_type="np",
+            generator=torch.Generator().manual_seed(task.seed), original_size=(1920, 1080), target_size=(512, 512),
+        ).frames[0]  # fmt: skip
+        assert np.abs(own / 255 - expected).max() < 0.01
+    (plain,) = clips_of(load(variant(folder), device="cpu"), "a")
+    assert not np.array_equal(made[0], plain)
+    assert np.array_equal(clips_of(model, "a"), [plain]), "without a structure it is Hotshot-XL's own clip"
 
 
 def test_conditioning_frames_that_do_not_fit_are_told(folder: Path, controlnet: Path) -> None:

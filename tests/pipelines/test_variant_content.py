@@ -10,6 +10,8 @@ from pipelines.plan import PlanRules, plan_rows
 from pipelines.rows import Rows
 from pipelines.variant_content import VariantContents
 from schemas.catalog import Adapter, Variant
+from schemas.inputs import Kind
+from schemas.parts import ControlNet
 from storage.store import open_store
 from tests.pipelines.catalogs import two_variants
 from tests.s3_server import S3Server
@@ -40,6 +42,16 @@ def test_a_lora_that_changes_in_place_is_another_task(tmp_path: Path) -> None:
     small = two_variants()["small"].model_copy(update={"loras": (Adapter(source=str(tmp_path / "lora")),)})
     before = content(small, tmp_path)
     (tmp_path / "lora" / "lora.safetensors").write_bytes(b"two")
+    assert content(small, tmp_path) != before
+
+
+def test_a_controlnet_that_changes_in_place_is_another_task(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "net.safetensors").write_bytes(b"one")
+    net = ControlNet(source=str(tmp_path / "net"), kind=Kind.EDGES)
+    small = two_variants()["small"].model_copy(update={"controlnet": net})
+    before = content(small, tmp_path)
+    (tmp_path / "net" / "net.safetensors").write_bytes(b"two")
     assert content(small, tmp_path) != before
 
 

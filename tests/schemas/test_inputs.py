@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cluster.cost.model import call_shape
-from schemas.catalog import Variant
+from schemas.catalog import Catalog, Variant
 from schemas.errors import CatalogError, InvalidRequestError, Issue
 from schemas.inputs import Input, Kind, Role, inputs_of, read_input
 from schemas.request import Mode, Request
@@ -47,7 +47,7 @@ WRONG: list[tuple[Any, str, str, str]] = [
     ({**KEY, "at_frame": 3}, "inputs.0", "its place, as one of at_s, at_frame, at_share", ""),
     ({**FIRST, "at_s": 0}, "inputs.0", "first_frame takes no at_s", ""),
     ({"role": "structure", "video": "e"}, "inputs.0", "needs its kind: one of depth, edges, pose", ""),
-    ({**MASK, "kind": "edges"}, "inputs.0", "mask takes no kind", ""),
+    ({**MASK, "kind": "edges"}, "inputs.0", "mask takes no kind: that is of a structure or a frame", ""),
     ({**EDGES, "strength": 1.5}, "inputs.0.strength", "less than or equal to 1", ""),
     ({**EDGES, "start": 0.5, "end": 0.25}, "inputs.0", "start must be before end", ""),
     ({**FIRST, "end": 2}, "inputs.0", "start and end are seconds of a video, and this is an image", ""),
@@ -234,9 +234,120 @@ def test_a_catalog_may_not_promise_what_the_class_cannot_carry() -> None:
         catalog('["structure:lines"]', "WanVACEPipeline")
 
 
+def drawn(pipeline: str, controlnet: str, more: str = "") -> Variant:
+    """The entry of an AnimateDiff with a ControlNet, as a catalog's author writes it."""
+    text = f"""
+    [variants.drawn]
+    pipeline = "{pipeline}"
+    weights = "a/b"
+    modes = ["text_to_video", "image_to_video", "video_to_video"]
+    {controlnet}
+    steps = 1
+    fps = 8
+    shape = {{ divisor = 8, max_frames = 16, max_pixels = 4096, native = [[64, 64, 16]] }}
+    latent = {{ channels = 4, spatial = 8, temporal = 1 }}
+    {more}
+    """
+    return parse_catalog(text, "c.toml")["drawn"]
+
+
+DRAWN, SPARSE = "AnimateDiffControlNetPipeline", "AnimateDiffSparseControlNetPipeline"
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "controlnet", "message"),
+    [
+        (DRAWN, "", "needs a controlnet and what it follows: .* kinds: depth, edges, pose, scribble, boxes, raw"),
+        (
+            "WanPipeline",
+            'controlnet = { kind = "edges" }',
+            "WanPipeline takes none; available: AnimateDiffControlNetPip",
+        ),
+        (DRAWN, 'controlnet = { source = "a/c" }', "variants.drawn.controlnet.kind: Field required"),
+        (DRAWN, 'controlnet = { kind = "lines" }', "controlnet.kind: .*'depth', 'edges', 'pose', 'scribble'"),
+        (
+            DRAWN,
+            'controlnet = { kind = "edges" }\nconditions = ["structure:depth"]',
+            "'structure:depth' is not what its controlnet follows; available: structure:edges",
+        ),
+        (
+            SPARSE,
+            'controlnet = { kind = "raw" }\nconditions = ["structure"]',
+            "available: first_frame, last_frame, key",
+        ),
+    ],
+)
+def test_an_entry_names_its_controlnet_and_what_that_follows(pipeline: str, controlnet: str, message: str) -> None:
+    with pytest.raises(CatalogError, match=message):
+        drawn(pipeline, controlnet)
+
+
+def test_what_a_controlnet_follows_is_what_its_variant_takes() -> None:
+    edges, sparse = drawn(DRAWN, 'controlnet = { kind = "edges" }'), drawn(SPARSE, 'controlnet = { kind = "scribble" }')
+    assert edges.roles(Mode.TEXT_TO_VIDEO) == (Role.STRUCTURE,)
+    assert edges.kinds(Role.STRUCTURE) == (Kind.EDGES,)
+    assert sparse.roles(Mode.IMAGE_TO_VIDEO) == (Role.FIRST_FRAME, Role.LAST_FRAME, Role.KEYFRAME)
+    assert sparse.kinds(Role.KEYFRAME) == (Kind.SCRIBBLE,)
+    pictures = drawn(SPARSE, 'controlnet = { kind = "raw" }')
+    assert pictures.kinds(Role.FIRST_FRAME) == (Kind.RAW,)
+
+
+def resolved_on(variant: Variant, *inputs: dict[str, Any]) -> Group:
+    catalog = Catalog(variants={**CATALOG.variants, variant.name: variant})
+    request = Request.model_validate({"prompt": "x", "variant": variant.name, "inputs": inputs})
+    return resolve(request.settings, catalog, inputs=request.input_specs, rank=lambda variant, group: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "kind", "given", "path", "message", "able"),
+    [
+        (
+            DRAWN,
+            "depth",
+            EDGES,
+            "inputs.0.kind",
+            "drawn takes no structure of kind edges, but of depth; vace",
+            ("vace",),
+        ),
+        (
+            SPARSE,
+            "scribble",
+            KEY,
+            "inputs.0.kind",
+            "drawn takes no keyframe of kind raw, but of scribble; vace does",
+            (),
+        ),
+        (SPARSE, "raw", {**KEY, "kind": "scribble"}, "inputs.0.kind", "keyframe of kind scribble, but of raw", ()),
+        (DRAWN, "edges", REFERENCE, "inputs.0.role", "drawn takes no reference; vace does", ("vace",)),
+        (SPARSE, "raw", EDGES, "inputs.0.role", "drawn takes no structure; vace does", ("vace",)),
+    ],
+)
+def test_another_kind_than_the_controlnet_follows_is_refused(
+    pipeline: str, kind: str, given: dict[str, Any], path: str, message: str, able: tuple[str, ...]
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        resolved_on(drawn(pipeline, f'controlnet = {{ kind = "{kind}" }}'), given)
+    issue = next(one for one in caught.value.issues if one.path == path)
+    assert message in issue.message
+    assert issue.choices[: len(able)] == able
+
+
+def test_a_frame_that_says_that_it_is_a_picture_is_no_other_task() -> None:
+    pictures = drawn(SPARSE, 'controlnet = { kind = "raw" }')
+    assert resolved_on(pictures, KEY).key == resolved_on(pictures, {**KEY, "kind": "raw"}).key
+    assert resolved_on(pictures, KEY).key != resolved_on(pictures, {**KEY, "strength": 0.5}).key
+
+
+def test_a_controlnet_is_part_of_the_variant_and_none_is_what_it_was() -> None:
+    one, other = (drawn(DRAWN, f'controlnet = {{ source = "a/{name}", kind = "edges" }}') for name in "cd")
+    assert one.digest != other.digest
+    assert CATALOG["vace"].digest == "f2e9ad8ca0b81278"
+
+
 def test_what_a_variant_takes_is_told() -> None:
     assert CATALOG["ends"].all_roles == (Role.FIRST_FRAME, Role.LAST_FRAME)
     assert CATALOG["frames"].all_roles == (Role.FIRST_FRAME, Role.LAST_FRAME, Role.KEYFRAME)
     assert CATALOG["vace"].all_roles == tuple(role for role in Role if role is not Role.STYLE)
-    assert CATALOG["vace"].kinds == (Kind.DEPTH, Kind.EDGES)
-    assert CATALOG["small"].kinds == ()
+    assert CATALOG["vace"].kinds(Role.STRUCTURE) == (Kind.DEPTH, Kind.EDGES)
+    assert CATALOG["vace"].kinds(Role.KEYFRAME) == (Kind.RAW,)
+    assert CATALOG["small"].kinds(Role.STRUCTURE) == ()

@@ -20,7 +20,7 @@ from models.loader import load
 from models.model import Frames
 from pipelines.plan import PlanRules, plan_rows
 from pipelines.read import find_chunks, read_chunk
-from schemas.catalog import Catalog
+from schemas.catalog import Catalog, Variant
 from schemas.clip import ClipFormat
 from schemas.conditions import implied_mode
 from schemas.config import read_config
@@ -35,7 +35,8 @@ from serve.media.intake import Intake
 from serve.store.contract import ApiKey, Store
 from serve.store.engine import open_store as open_tasks
 from storage.store import open_store
-from tests.models import obedient
+from tests.models import controlled, obedient
+from tests.models.tiny_variants import tiny_variant
 from tests.pipelines.catalogs import directed
 from training.tiny import build
 
@@ -47,7 +48,27 @@ KEY = ApiKey("key-a", "a", NOW)
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     root = tmp_path_factory.mktemp("weights")
     vace, ends = obedient.vace(root / "vace", mean_share=4.0), obedient.image_to_video(root / "ends")
-    return directed(str(vace), str(build("ltx", root / "frames")), str(ends))
+    found = directed(str(vace), str(build("ltx", root / "frames")), str(ends))
+    own = {name: drawn(name, controlled.plain(root / "plain"), net) for name, net in _nets(root).items()}
+    return Catalog(variants={**found.variants, **own})
+
+
+def _nets(root: Path) -> dict[str, dict[str, Any]]:
+    edges, scribble = controlled.controlnet(root / "net"), controlled.sparse_controlnet(root / "sparse")
+    return {
+        "edges": {"controlnet": {"source": str(edges), "kind": "edges"}, "pipeline": "AnimateDiffControlNetPipeline"},
+        "scribble": {
+            "controlnet": {"source": str(scribble), "kind": "scribble"},
+            "pipeline": "AnimateDiffSparseControlNetPipeline",
+            "modes": ("text_to_video", "image_to_video"),
+        },
+    }
+
+
+def drawn(name: str, folder: Path, part: dict[str, Any]) -> Variant:
+    shape = {"divisor": 8, "max_frames": 32, "max_pixels": 65536, "native": [(32, 32, 9)]}
+    entry = {"name": name, "pipelines": {}, "modes": ("text_to_video",), "shape": shape, **part}
+    return tiny_variant("animatediff", folder, **entry)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +113,7 @@ def in_bulk(catalog: Catalog, media: Path, row: dict[str, Any]) -> tuple[Group, 
 
 
 def at_the_endpoint(catalog: Catalog, store: Store, out: Path, body: dict[str, Any]) -> tuple[Group, Task]:
-    config = ServeConfig(out=str(out), pools=Pools(variants=("vace", "frames", "ends")))
+    config = ServeConfig(out=str(out), pools=Pools(variants=("vace", "frames", "ends", "edges", "scribble")))
     objects = open_store(config.out)
     admission = Admission(config, catalog, None, lambda: NOW)
     intake: Any = Intake(config, store, objects, now=lambda: NOW)
@@ -115,7 +136,13 @@ def mp4(frames: Frames, path: Path) -> bytes:
     return path.read_bytes()
 
 
+SCRIBBLES: list[tuple[str, str, dict[str, Any]]] = [("first_frame", "a.png", {}), ("keyframe", "b.png", {"at_s": 1.0})]
 CASES: list[tuple[str, list[dict[str, Any]]]] = [
+    ("edges", [{"role": "structure", "kind": "edges", "video": "v.mp4", "strength": 0.5}]),
+    (
+        "scribble",
+        [{"role": role, "kind": "scribble", "image": image, **place} for role, image, place in SCRIBBLES],
+    ),
     ("ends", [{"role": "first_frame", "image": "a.png"}, {"role": "last_frame", "image": "b.png"}]),
     ("frames", [{"role": "keyframe", "image": "a.png", "at_s": 1.0, "strength": 0.75}]),
     (
