@@ -19,13 +19,14 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from models.guide import as_video, control_of, keyframes_of
+from models.guide import Given, as_video, control_of, keyframes_of
 from models.model import Pictures, TaskMedia
 from models.motion.camera import camera_to_world, intrinsics
 from schemas.catalog import Variant
 from schemas.conditions import Condition
 from schemas.errors import MediaError, RenderError, VariantLoadError
 from schemas.inputs import Role
+from schemas.motion import PathGuide
 from schemas.request import Mode
 from schemas.task import Group, Task
 
@@ -43,13 +44,15 @@ NEEDED = {
 }
 
 
-def one_arguments(pipeline: str, group: Group, task: Task, media: TaskMedia) -> dict[str, Any] | None:
+def one_arguments(
+    pipeline: str, group: Group, task: Task, media: TaskMedia, path_guide: PathGuide = PathGuide.BOXES
+) -> dict[str, Any] | None:
     """The arguments of a call for one task on a class of `NEEDED`; None for the other classes.
 
     Raises MediaError when there are fewer media than conditions.
     """
     make = _MAKERS.get(pipeline)
-    return None if make is None else make(group, told(group, task, media))
+    return None if make is None else make(group, told(group, task, media), path_guide)
 
 
 def told(group: Group, task: Task, media: TaskMedia) -> tuple[tuple[Condition, Pictures], ...]:
@@ -70,10 +73,10 @@ def check_weights(variant: Variant, mode: Mode, pipe: Any) -> None:
         )
 
 
-def _vace(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:
+def _vace(group: Group, given: Given, path_guide: PathGuide) -> dict[str, Any]:
     shown = [cast(Image.Image, media) for one, media in given if one.role in (Role.REFERENCE, Role.STYLE)]
     out: dict[str, Any] = {}
-    control = control_of(group, given)
+    control = control_of(group, given, path_guide)
     if control is not None:
         out["video"], out["mask"] = list(control.video), list(control.mask)
     if shown:
@@ -84,7 +87,7 @@ def _vace(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str
     return out
 
 
-def _ltx(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:
+def _ltx(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
     from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 
     placed = [
@@ -94,12 +97,12 @@ def _ltx(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str,
     return {"conditions": placed} if placed else {}
 
 
-def _wan_image(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:  # noqa: ARG001
+def _wan_image(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:  # noqa: ARG001
     names = {Role.FIRST_FRAME: "image", Role.LAST_FRAME: "last_image"}
     return {names[one.role]: media for one, media in given}
 
 
-def _sana_world(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:
+def _sana_world(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
     lens = intrinsics(group.camera, group.shape, group.fps).astype(np.float32)
     return {
         "image": given[0][1],
@@ -109,7 +112,7 @@ def _sana_world(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> di
     }
 
 
-def _controlled(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:
+def _controlled(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
     out: dict[str, Any] = {}
     # The call wants frames in any case. Without a structure they count nothing: the clip is the plain class's.
     shown, scale = [_black(group)] * group.frames, 0.0
@@ -122,7 +125,7 @@ def _controlled(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> di
     return {**out, "conditioning_frames": shown, "controlnet_conditioning_scale": scale}
 
 
-def _sparse(group: Group, given: Sequence[tuple[Condition, Pictures]]) -> dict[str, Any]:
+def _sparse(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
     placed = keyframes_of(group, given)
     strengths = [one.strength for one, _ in given if one.strength is not None]
     return {
@@ -140,7 +143,7 @@ def _black(group: Group) -> Image.Image:
     return Image.new("RGB", (group.width, group.height))
 
 
-_MAKERS: dict[str, Callable[[Group, Sequence[tuple[Condition, Pictures]]], dict[str, Any]]] = {
+_MAKERS: dict[str, Callable[[Group, Given, PathGuide], dict[str, Any]]] = {
     "WanVACEPipeline": _vace,
     "LTXConditionPipeline": _ltx,
     "WanImageToVideoPipeline": _wan_image,

@@ -177,19 +177,19 @@ def arguments(
     if not form.lists:
         for name in out.keys() & {"prompt", "negative_prompt", "generator"}:
             (out[name],) = out[name]
-    out.update(_media(form, variant.strength, group, batch.tasks, media))
+    out.update(_media(form, variant, group, batch.tasks, media))
     return out
 
 
 def _media(
-    form: CallForm, usual_strength: float, group: Group, tasks: Sequence[Task], media: Sequence[TaskMedia]
+    form: CallForm, variant: Variant, group: Group, tasks: Sequence[Task], media: Sequence[TaskMedia]
 ) -> dict[str, Any]:
     if len(tasks) == 1:
-        own = one_arguments(form.pipeline, group, tasks[0], media[0])
+        own = one_arguments(form.pipeline, group, tasks[0], media[0], variant.path_guide)
         if own is not None:
             return own
     given = [told(group, task, one) for task, one in zip(tasks, media, strict=True)]
-    out = batch_arguments(form.image, form.video, form.strength, usual_strength, group, given)
+    out = batch_arguments(form.image, form.video, form.strength, variant.strength, group, given)
     if not form.batches(group.mode):
         for name in out.keys() & {form.image, form.video}:
             (out[name],) = out[name]

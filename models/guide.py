@@ -13,7 +13,7 @@ from models.motion.boxes import drawn
 from models.motion.warp import edged, warped
 from schemas.conditions import Condition
 from schemas.inputs import Role
-from schemas.motion import Box
+from schemas.motion import Box, PathGuide
 from schemas.steering import view_frames
 from schemas.task import Group
 
@@ -38,10 +38,10 @@ class Keyframe(NamedTuple):
     strength: float | None
 
 
-def guide_of(pipeline: str, group: Group, given: Given) -> Guide | None:
+def guide_of(pipeline: str, group: Group, given: Given, path_guide: PathGuide = PathGuide.BOXES) -> Guide | None:
     """What a call of this class is shown, as a video with a mask; None when nothing is."""
     if pipeline == "WanVACEPipeline":
-        return control_of(group, given)
+        return control_of(group, given, path_guide)
     keyframes = keyframes_of(group if pipeline == "LTXConditionPipeline" else _at_rest(group), given)
     # Of a structure beside a source the structure: the source is what the clip begins from.
     timed = [media for role in (Role.STRUCTURE, Role.SOURCE) for one, media in given if one.role is role]
@@ -55,17 +55,17 @@ def guide_of(pipeline: str, group: Group, given: Given) -> Guide | None:
     return Guide(tuple(video), tuple(mask))
 
 
-def control_of(group: Group, given: Given) -> Guide | None:
+def control_of(group: Group, given: Given, path_guide: PathGuide = PathGuide.BOXES) -> Guide | None:
     """The control video and mask of a class that has one; None when nothing is to be shown.
 
     What is to be made anew is blanked out, or shows its structure, as in VACE's own preparation: what was there before
-    would be taken for what should be there. Boxes of paths are a structure, `edit.region` is a mask. With a camera it
+    would be taken for what should be there. Paths are a structure, `edit.region` is a mask. With a camera it
     is the first frame, or the source, as the camera sees it; what was uncovered is made anew.
     """
     videos = _videos(group, given)
     known = {one.frame: cast(Image.Image, media) for one, media in given if one.frame is not None}
     if group.paths:
-        videos[Role.STRUCTURE] = drawn(group.paths, group.shape, group.fps)
+        videos[Role.STRUCTURE] = drawn(group.paths, group.shape, group.fps, path_guide)
     if not videos and not known:
         return None
     if group.camera:

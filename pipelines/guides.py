@@ -5,14 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from actors.encoder import encode
+from actors.guides import guide_for, side_by_side
 from actors.media_reader import ConfinedMediaReader
 from actors.media_source import MediaSource
-from models.conditions import told
-from models.guide import Guide, guide_of
-from models.model import Frames
 from pipelines.catalogs import open_catalog
 from pipelines.plan import Planned, PlanRules, plan_rows
 from pipelines.plan_stage import rank_by_price
@@ -24,7 +20,7 @@ from schemas.clip import ClipFormat
 from schemas.config import Config, read_config
 from schemas.errors import RushesError
 from schemas.run import RunOptions
-from schemas.task import Group, Task
+from schemas.task import Task
 
 
 class GuideFile(NamedTuple):
@@ -94,17 +90,3 @@ def _of_chunk(planned: Planned, catalog: Catalog, reader: ConfinedMediaReader, o
         path = out / f"{fingerprint}.mp4"
         encode(side_by_side(guide), group.fps, ClipFormat.MP4, path)
         yield GuideFile(row_id, path)
-
-
-def guide_for(variant: Variant, group: Group, task: Task, reader: ConfinedMediaReader) -> Guide | None:
-    """What the model of `variant` is shown of a task, as it will be shown it. Raises what reading its media does."""
-    (media,) = reader.read(group, [task])
-    if isinstance(media, RushesError):
-        raise media
-    return guide_of(variant.pipeline_for(group.mode), group, told(group, task, media))
-
-
-def side_by_side(guide: Guide) -> Frames:
-    """(frames, height, 2 · width, 3): what is shown, and beside it the mask."""
-    pairs = zip(guide.video, guide.mask, strict=True)
-    return np.stack([np.hstack([np.asarray(shown.convert("RGB")), np.asarray(mask)]) for shown, mask in pairs])

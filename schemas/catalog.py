@@ -15,7 +15,7 @@ from schemas.conditions import carried, classes_with, kinds_of, roles_of, steers
 from schemas.errors import CatalogError
 from schemas.finish import FLOOR, Finisher
 from schemas.inputs import FRAMES, Kind, Role
-from schemas.motion import Steer
+from schemas.motion import PathGuide, Steer
 from schemas.parts import ControlNet, Part
 from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule
@@ -170,6 +170,10 @@ class Variant(_Frozen):
     fallbacks: tuple[str, ...] = Field(
         default=(), description="variants that the endpoint may render a task with instead, the preferred first"
     )
+    path_guide: PathGuide = Field(
+        default=PathGuide.BOXES,
+        description="how a class with a control video is shown paths: boxes (VACE's layouts) or dots (discs on black)",
+    )
     words: tuple[str, ...] = Field(
         default=(),
         description="of a small model: prompts with none of these words are told of before they are rendered",
@@ -186,6 +190,8 @@ class Variant(_Frozen):
         fields |= {
             part.value for part in self.parts
         }  # those that it has: what has none is what it was before there were any
+        if self.path_guide is not PathGuide.BOXES:
+            fields.add("path_guide")
         inputs = self.model_dump(mode="json", include=fields)
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -42,6 +42,13 @@ class Steer(StrEnum):
     PATHS = "paths"
 
 
+class PathGuide(StrEnum):
+    """How a model is shown where things go."""
+
+    BOXES = "boxes"  # outlines in colours on white, as in VACE's own layouts
+    DOTS = "dots"  # white discs on black, at the middle of each thing
+
+
 Bezier = tuple[float, float, float, float]
 EaseName = Literal["linear", "in", "out", "in-out"]
 # As in CSS: x1, y1, x2, y2 of the two inner points of a curve from (0, 0) to (1, 1).

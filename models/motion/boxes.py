@@ -7,11 +7,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from models.motion.curves import Floats, between, instants
-from schemas.motion import Path, absolute_path
+from schemas.motion import Path, PathGuide, absolute_path
 from schemas.shape import Shape
 
 # VACE's own layouts: outlines of two pixels, of 720 lines, on white.
 _LINES = 720
+_DOT = 0.055  # radius of a dot, as a share of the smaller side
+_FINE = 4  # dots are drawn larger, and smooth
 _GROUND = (255, 255, 255)
 _COLOURS = (
     (220, 20, 60), (0, 110, 220), (20, 150, 60), (150, 40, 200),
@@ -51,8 +53,11 @@ def colour_of(label: str) -> tuple[int, int, int]:
     return _COLOURS[sha256(label.encode()).digest()[0] % len(_COLOURS)]
 
 
-def drawn(paths: Sequence[Path], shape: Shape, fps: float) -> list[Image.Image]:
-    """The boxes as a video of `shape`: outlines on white, points as discs, later paths over earlier ones."""
+def drawn(paths: Sequence[Path], shape: Shape, fps: float, look: PathGuide = PathGuide.BOXES) -> list[Image.Image]:
+    """The paths as a video of `shape`. BOXES: outlines on white, points as discs, later paths over earlier ones. DOTS:
+    white discs on black, at the middle of each thing."""
+    if look is PathGuide.DOTS:
+        return [_dots(quads, shape) for quads in corners(paths, shape, fps)]
     thick = max(2, round(2 * min(shape.width, shape.height) / _LINES))
     frames = []
     for quads in corners(paths, shape, fps):
@@ -69,3 +74,12 @@ def drawn(paths: Sequence[Path], shape: Shape, fps: float) -> list[Image.Image]:
                 pen.polygon(points, outline=colour, width=thick)
         frames.append(frame)
     return frames
+
+
+def _dots(quads: Floats, shape: Shape) -> Image.Image:
+    frame = Image.new("L", (shape.width * _FINE, shape.height * _FINE))
+    pen = ImageDraw.Draw(frame)
+    radius = _DOT * min(shape.width, shape.height) * _FINE
+    for x, y in quads.mean(axis=1) * _FINE:
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
+    return frame.resize((shape.width, shape.height), Image.Resampling.BOX).convert("RGB")

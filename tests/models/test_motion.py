@@ -1,6 +1,7 @@
 """What cameras, paths and edits do to the pixels: on `obedient`'s VACE, which renders its control video, and on a tiny
 LTX, which keeps its keyframes' codes."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from models.guide import control_of, guide_of, keyframes_of
 from models.loaded import LoadedModel
 from models.loader import load
 from models.model import Pictures, TaskMedia, ignore_step, nobody_cancelled
+from models.motion.boxes import corners
 from models.motion.camera import camera_to_world
-from schemas.catalog import Variant
+from schemas.catalog import Variant, load_catalog
 from schemas.conditions import Condition, implied_mode
 from schemas.inputs import Role
-from schemas.motion import Edit, Steer, absolute_camera, absolute_path, read_motion
+from schemas.motion import Edit, PathGuide, Steer, absolute_camera, absolute_path, read_motion
 from schemas.request import Mode
 from schemas.task import Group, RenderBatch
 from tests.models import obedient
@@ -149,6 +151,26 @@ def test_a_path_s_box_is_seen_where_it_should_be(vace: LoadedModel) -> None:
     corner = [(slice(0, 16), slice(0, 16)), (slice(16, 32), slice(16, 32))]
     assert dark[(0, *corner[0])].mean() > 3 * dark[(0, *corner[1])].mean() + 5
     assert dark[(-1, *corner[1])].mean() > 3 * dark[(-1, *corner[0])].mean() + 5
+
+
+@pytest.mark.slow
+def test_the_model_that_ships_follows_a_path_which_it_is_shown_as_a_dot() -> None:
+    variant = load_catalog(Path(__file__).parents[2] / "rushes" / "catalog.toml")["directed"]
+    assert variant.path_guide is PathGuide.DOTS
+    assert variant.digest != variant.model_copy(update={"path_guide": PathGuide.BOXES}).digest
+    keys = [{"at_s": 1, "x": 0.8, "y": 0.4}, {"at_s": 2, "x": 0.3, "y": 0.8}]
+    model, shape = load(variant, device="cpu"), variant.shape.default()
+    work = group(
+        model, paths=[{"label": "it", "point": [0.2, 0.25], "keys": keys}],
+        width=shape.width, height=shape.height, frames=shape.frames, fps=variant.fps,
+    )  # fmt: skip
+    batch = RenderBatch(work, (task_of(work, "a red circle following the path on a navy background", 1),))
+    (made,) = model.render(batch, (TaskMedia(),), ignore_step, nobody_cancelled)
+    assert isinstance(made, np.ndarray), made
+    red = (made[..., 0] > 140) & (made[..., 2] < 110)
+    seen = np.stack([np.argwhere(frame).mean(axis=0)[::-1] for frame in red])
+    wanted = corners(work.paths, shape, variant.fps).mean(axis=(1, 2))
+    assert np.hypot(*(seen - wanted).T).mean() < 0.06 * shape.width
 
 
 def test_boxes_hold_within_the_region_and_the_source_outside(vace: LoadedModel) -> None:

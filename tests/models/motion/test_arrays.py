@@ -12,7 +12,7 @@ from models.motion.boxes import boxes, colour_of, corners, drawn
 from models.motion.camera import camera_to_world, intrinsics, to_rest
 from models.motion.curves import eased
 from models.motion.flow import flow, moved
-from schemas.motion import EASES, CameraKey, Path, read_motion
+from schemas.motion import EASES, CameraKey, Path, PathGuide, read_motion
 from schemas.shape import Shape
 
 SHAPE = Shape(width=32, height=16, frames=5)
@@ -178,3 +178,16 @@ def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_label() -> None:
         assert [rows.min(), rows.max() + 1] == pytest.approx([top, bottom], abs=1.5)
         assert (picture[int((top + bottom) / 2), int((left + right) / 2)] == 255).all(), "an outline"
     assert colour_of("fox") == colour_of("fox")
+
+
+def test_dots_are_drawn_where_the_things_are() -> None:
+    shape = Shape(width=64, height=32, frames=5)
+    one = path(box=[0.125, 0.25, 0.375, 0.75], keys=[{"at_s": 1, "x": 0.75}])
+    pictures = [np.asarray(frame) for frame in drawn([one], shape, FPS, PathGuide.DOTS)]
+    for picture, (left, top, right, bottom) in zip(pictures, boxes([one], shape, FPS)[:, 0], strict=True):
+        assert (picture[0] == 0).all(), "black around"
+        weight = picture[..., 0].astype(float)
+        rows, columns = np.mgrid[0:32, 0:64] + 0.5
+        assert weight.max() == 255
+        assert (weight * columns).sum() / weight.sum() == pytest.approx((left + right) / 2, abs=0.1)
+        assert (weight * rows).sum() / weight.sum() == pytest.approx((top + bottom) / 2, abs=0.1)
