@@ -65,11 +65,12 @@ def _file(request: Request, name: str, content_policy: str | None = None) -> Res
 
 
 def policy(origins: tuple[str, ...]) -> str:
-    """Nothing from elsewhere but clips from `origins`; no inline script or style, no frames, no forms that leave."""
+    """Nothing from elsewhere but clips from `origins`; videos that the page was given as data; no inline script or
+    style, no frames, no forms that leave."""
     clips = " ".join(("'self'", *origins))
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        f"img-src 'self' data:; media-src {clips}; "
+        f"img-src 'self' data:; media-src {clips} blob:; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
 

@@ -1,5 +1,6 @@
 // The page of a Rushes endpoint. No framework, nothing from elsewhere. Whatever comes from a server or a person goes
 // through textContent or an attribute of a known element, never through markup.
+import * as direct from "./direct.js";
 import { api, events, fetchKey, storeKey, WireError } from "./wire.js";
 import { clock, el, percent, seconds, usd } from "./words.js";
 
@@ -50,11 +51,17 @@ async function connect() {
 
 // --- The form ----------------------------------------------------------------------------------------------------
 
+// What the inputs make of it, as the endpoint has it.
+function mode() {
+  const roles = direct.roles();
+  if (roles.has("source")) return "video_to_video";
+  return state.image || ["first_frame", "last_frame", "keyframe"].some((role) => roles.has(role)) ? "image_to_video" : "text_to_video";
+}
+
 function chosenVariants() {
   const name = $("variant").value;
   if (name !== "auto") return state.variants.filter((variant) => variant.name === name);
-  const mode = state.image ? "image_to_video" : "text_to_video";
-  const able = state.variants.filter((variant) => variant.auto && variant.modes.includes(mode));
+  const able = state.variants.filter((variant) => variant.auto && variant.modes.includes(mode()));
   return able.length ? able : state.variants;
 }
 
@@ -81,17 +88,20 @@ function fillShapes() {
   const only = able.length === 1 ? able[0] : null;
   $("variant-note").textContent = only
     ? `${only.title || only.name}. ${only.measured ? "Times measured." : "Times estimated, not measured here."}` : "";
+  direct.offer($("variant").value === "auto" ? state.variants.filter((variant) => variant.auto) : able, state.variants.filter((variant) => !able.includes(variant)));
+  direct.setShape($("ratio").value, Number($("duration").value));
 }
 
-function createBody() {
+function createBody(media = true) {
   const body = { model: $("variant").value };
   if ($("template").value) Object.assign(body, { template: $("template").value, slots: filledSlots() });
   else body.promptText = $("prompt").value.trim();
   if ($("ratio").value) body.ratio = $("ratio").value;
   if ($("duration").value) body.duration = Number($("duration").value);
   if ($("seed").value !== "") body.seed = Number($("seed").value);
-  if (state.image) body.promptImage = state.image;
-  return body;
+  // For a quote it matters that there is one, not which.
+  if (state.image) body.promptImage = media ? state.image : "data:,";
+  return Object.assign(body, direct.body(media));
 }
 
 // --- Prompt templates ----------------------------------------------------------------------------------------------
@@ -151,12 +161,7 @@ function showError(error) {
 
 async function readImage(file) {
   if (file.size > 5 * 2 ** 20 * 0.74) throw new Error("This image is too large to send inline: at most 3.7 MB.");
-  return await new Promise((done, failed) => {
-    const reader = new FileReader();
-    reader.onload = () => done(reader.result);
-    reader.onerror = () => failed(new Error("This file cannot be read."));
-    reader.readAsDataURL(file);
-  });
+  return await direct.dataUri(file);
 }
 
 async function pickImage() {
@@ -169,6 +174,7 @@ async function pickImage() {
   $("image-preview").hidden = $("image-clear").hidden = !state.image;
   if (state.image) $("image-preview").src = state.image;
   else $("image-preview").removeAttribute("src");
+  direct.setFrame(state.image);
   fillShapes();
   quoteSoon();
 }
@@ -178,8 +184,7 @@ async function submit(event) {
   if ($("submit").disabled || !$("compose").reportValidity()) return;
   $("submit").disabled = true;
   try {
-    const path = state.image ? "/v1/image_to_video" : "/v1/text_to_video";
-    const { id } = await api("POST", path, createBody(), { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) });
+    const { id } = await api("POST", `/v1/${mode()}`, createBody(), { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) });
     showError(null);
     say("Accepted.");
     await refresh(id);
@@ -215,9 +220,7 @@ async function quote() {
   const mine = (quoting = new AbortController());
   $("quote").setAttribute("aria-busy", "true");
   try {
-    const body = createBody();
-    if (body.promptImage) body.promptImage = "data:,"; // that there is one matters here, not which
-    const said = await api("POST", "/v1/estimates", body, {}, mine.signal);
+    const said = await api("POST", "/v1/estimates", createBody(false), {}, mine.signal);
     showError(null);
     showQuote(said);
   } catch (error) {
@@ -227,6 +230,20 @@ async function quote() {
     showError(error);
   } finally {
     if (quoting === mine) $("quote").setAttribute("aria-busy", "false");
+  }
+}
+
+// What would be shown to the model that would be chosen.
+async function showGuide() {
+  $("guide-show").disabled = true;
+  try {
+    const { guide, variant } = await api("POST", "/v1/guides", { ...createBody(), ...(hasPrompt() ? {} : { promptText: "…" }) });
+    showError(null);
+    direct.showGuide(guide, variant);
+  } catch (error) {
+    showError(error);
+  } finally {
+    $("guide-show").disabled = false;
   }
 }
 
@@ -462,11 +479,13 @@ $("key").value = fetchKey();
 $("key-form").addEventListener("submit", (event) => { event.preventDefault(); storeKey($("key").value); connect(); });
 $("key").addEventListener("change", () => { storeKey($("key").value); connect(); });
 for (const id of ["prompt", "seed"]) $(id).addEventListener("input", quoteSoon);
-for (const id of ["ratio", "duration"]) $(id).addEventListener("change", quoteSoon);
+for (const id of ["ratio", "duration"]) $(id).addEventListener("change", () => { direct.setShape($("ratio").value, Number($("duration").value)); quoteSoon(); });
 $("variant").addEventListener("change", () => { fillShapes(); quoteSoon(); });
 $("template").addEventListener("change", pickTemplate);
 $("image").addEventListener("change", pickImage);
 $("image-clear").addEventListener("click", () => { $("image").value = ""; pickImage(); $("image").focus(); });
+direct.setUp(quoteSoon, showError);
+$("guide-show").addEventListener("click", showGuide);
 $("compose").addEventListener("submit", submit);
 $("compose").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event); });
 $("filter").addEventListener("change", () => loadTasks().catch((error) => notice(error.message)));

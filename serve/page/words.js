@@ -25,3 +25,9 @@ export function clock(instant) {
   const at = new Date(instant), today = new Date().toDateString() === at.toDateString();
   return at.toLocaleString([], today ? { hour: "2-digit", minute: "2-digit" } : { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
 }
+
+// A thousandth is enough of a second, of a picture's side and of a slider.
+export const round = (value) => Math.round(value * 1000) / 1000;
+
+// Within the picture.
+export const within = (share) => Math.min(1, Math.max(0, share));

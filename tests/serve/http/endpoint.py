@@ -25,6 +25,7 @@ from serve.context import Context
 from serve.dispatch.fleet import NOTE, FleetReport, PoolReport
 from serve.dispatch.pools import make_scheduler
 from serve.http.app import build
+from serve.media.intake import Intake
 from serve.store.contract import ApiKey, Store
 from serve.store.engine import open_store
 from serve.tasks import NewTask, Outcome, StoredTask
@@ -47,6 +48,15 @@ class KeptIntake:
             raise MediaError("not an image")
         self.taken.append((uri, kind))
         return f"s3://bucket/inputs/{kind}"
+
+
+class OwnIntake:
+    """The endpoint's own, made once there is an endpoint."""
+
+    own: Intake
+
+    async def take(self, *asked: Any) -> str:
+        return await self.own.take(*asked)
 
 
 def catalog_with(prices: dict[str, float] | None = None, **changes: dict[str, Any]) -> Catalog:
@@ -182,6 +192,8 @@ def endpoint(
         secret=secret,
         now=now,
     )
+    if isinstance(intake, OwnIntake):
+        intake.own = Intake(config, store, context.objects)
     key, bearer = keys.create(store, "test", now())
     with listening(context) as (url, app, context):
         yield Endpoint(url, context, bearer, key, app)

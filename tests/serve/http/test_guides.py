@@ -14,31 +14,17 @@ import pytest
 from PIL import Image
 
 from serve.config import Pools
-from serve.media.intake import Intake
-from tests.serve.http.endpoint import Endpoint, catalog_with, endpoint
+from tests.serve.http.endpoint import Endpoint, OwnIntake, catalog_with, endpoint
 
 WIDTH, HEIGHT = 128, 128
 
 
-class LateIntake:
-    """The endpoint's own, made once there is an endpoint."""
-
-    def __init__(self) -> None:
-        self.own: Intake | None = None
-
-    async def take(self, *asked: Any) -> str:
-        assert self.own is not None
-        return await self.own.take(*asked)
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    late = LateIntake()
     pools = Pools(variants=("embedded", "directed"))
     told = ("first_frame", "source", "mask", "structure:boxes", "camera", "paths")
     catalog = catalog_with(directed={"conditions": told})
-    with endpoint(tmp_path_factory.mktemp("guides"), catalog, late, pools=pools) as running:
-        late.own = Intake(running.context.config, running.store, running.context.objects)
+    with endpoint(tmp_path_factory.mktemp("guides"), catalog, OwnIntake(), pools=pools) as running:
         yield running
 
 
