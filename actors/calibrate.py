@@ -1,14 +1,17 @@
 """Time a variant's model calls at a few shapes, steps and batch sizes."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from actors.encoder import encode
 from cluster.cost.fit import Measured
-from models.model import Model, TaskMedia, ignore_step, nobody_cancelled
+from models.model import Frames, Model, TaskMedia, ignore_step, nobody_cancelled
 from schemas.catalog import Variant
 from schemas.clip import ClipFormat
 from schemas.errors import PermanentError
@@ -49,6 +52,47 @@ def measure(
             encode_s += time.perf_counter() - started
             megapixels += shape.pixels * shape.frames / 1e6
     return calls, encode_s / megapixels
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip of a model, for comparison with another's: its pixels, the median of its calls' seconds, and what the
+    weights of the denoiser take."""
+
+    frames: Frames
+    seconds: float
+    denoiser_bytes: int
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized variant beside the same one unquantized: PSNR of one clip of both in dB (inf where they are equal),
+    and ratios of the denoiser's memory and of the call's time, below 1 where the quantized one takes less."""
+
+    psnr_db: float
+    memory_ratio: float
+    time_ratio: float
+
+
+def sample(model: Model, denoiser_bytes: int, shape: Shape, repeats: int) -> Sample:
+    """A clip at the variant's own steps, called once to warm up and `repeats` times for the clock."""
+    work = _batch(model.variant, shape, model.variant.steps, 1)
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        (clip,) = model.render(work, (TaskMedia(),), ignore_step, nobody_cancelled)
+        times.append(time.perf_counter() - started)
+    if isinstance(clip, PermanentError):
+        raise clip
+    return Sample(clip, sorted(times[1:])[repeats // 2], denoiser_bytes)
+
+
+def compared(quantized: Sample, plain: Sample) -> Quantized:
+    """What quantization costs and gains."""
+    error = float(np.mean((quantized.frames.astype(np.float64) - plain.frames) ** 2))
+    psnr_db = 10 * math.log10(255**2 / error) if error else math.inf
+    memory = quantized.denoiser_bytes / max(1, plain.denoiser_bytes)
+    return Quantized(psnr_db, memory, quantized.seconds / max(1e-9, plain.seconds))
 
 
 @dataclass(frozen=True)

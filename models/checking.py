@@ -4,6 +4,7 @@ should."""
 import difflib
 from pathlib import Path
 
+from models.components import component_class
 from models.weights import EMBEDDED, check_safe, is_local, local_path, missing
 from schemas.catalog import Adapter, Variant
 from schemas.errors import VariantLoadError
@@ -23,6 +24,7 @@ def problems(variant: Variant) -> tuple[str, ...]:
         found.append(_class("scheduler", variant.scheduler, "Scheduler"))
     found.append(missing(variant))
     found.append(_weights(variant))
+    found.append(_gguf(variant))
     found += [_lora(f"loras[{index}]", lora) for index, lora in enumerate(variant.loras)]
     return tuple(text for text in found if text is not None)
 
@@ -65,6 +67,21 @@ def _weights(variant: Variant) -> str | None:
     except VariantLoadError as error:
         return f"weights: {error}"
     return None
+
+
+def _gguf(variant: Variant) -> str | None:
+    """Of a class whose denoiser diffusers does not read from one file."""
+    import diffusers
+
+    from models.quantization import reads_gguf
+
+    if variant.speed.gguf is None or not hasattr(diffusers, variant.pipeline):
+        return None
+    if reads_gguf(component_class(getattr(diffusers, variant.pipeline), "transformer")):
+        return None
+    return (
+        f"speed.quantization: 'gguf': {variant.pipeline}'s denoiser cannot be read from one file; available: int8, fp8"
+    )
 
 
 def _lora(field: str, lora: Adapter) -> str | None:

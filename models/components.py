@@ -1,10 +1,11 @@
 """What a folder of weights says of its components, and what has to be done before a pipeline class may load it."""
 
 import importlib
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from models.weights import Weights
 from schemas.errors import ConfigError, first_line
@@ -44,6 +45,15 @@ def left_out(pipeline: Any, folder: Path) -> dict[str, None]:
     index = index_of(folder)
     wanted = sorted(set(expected) - set(pipeline._optional_components))
     return {name: None for name in wanted if index.get(name) == [None, None]}
+
+
+def component_class(pipeline: Any, name: str) -> Any:
+    """The class that a pipeline class says its component `name` is of; None where it has none or does not say."""
+    parameter = inspect.signature(pipeline.__init__).parameters.get(name)
+    if parameter is None:
+        return None
+    known = [one for one in get_args(parameter.annotation) or (parameter.annotation,) if inspect.isclass(one)]
+    return next((one for one in known if hasattr(one, "from_pretrained")), None)
 
 
 def is_hotshot(index: Mapping[str, Any]) -> bool:

@@ -30,6 +30,7 @@ from models.families import CallForm, arguments
 from models.model import Cancelled, Frames, OnStep, PromptCounts, TaskMedia
 from models.overlay import overlaid
 from models.prompt_cache import PromptCache
+from models.quantization import denoiser_bytes
 from models.schedulers import draws_unseeded, swapped
 from models.weights import explain
 from schemas.catalog import Variant
@@ -78,6 +79,11 @@ class LoadedModel:
         if not self.device.startswith("cuda"):
             return "cpu"
         return str(torch.cuda.get_device_name()).replace(" ", "-").removeprefix("NVIDIA-")
+
+    @property
+    def denoiser_bytes(self) -> int:
+        """What the weights of its denoiser take in memory."""
+        return denoiser_bytes(next(iter(self.pipes.values())))
 
     @property
     def prompt_counts(self) -> PromptCounts:

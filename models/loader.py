@@ -21,9 +21,10 @@ from models.footage import Footage
 from models.loaded import LoadedModel
 from models.model import Model
 from models.prompt_cache import MEMORY_BYTES, EmbeddingStore, prompt_cache
+from models.quantization import denoiser_from, import_quietly
 from models.schedulers import swapped
 from models.speed import apply_speed
-from models.weights import Weights, WeightsStore, explain, find_weights, local_path
+from models.weights import Weights, WeightsStore, explain, find_weights, folder_and_file, is_local, local_path
 from schemas.catalog import Adapter, Variant
 from schemas.config import read_config
 from schemas.errors import RushesError, TransientError, VariantLoadError
@@ -112,7 +113,10 @@ def _load(
         variant=variant.weight_variant,
         use_safetensors=True,
         local_files_only=True,
-        **left_out(first, weights.folder) | motion_adapter(motion, dtype) | _taken(first, parts),
+        **left_out(first, weights.folder)
+        | motion_adapter(motion, dtype)
+        | _taken(first, parts)
+        | _gguf(variant, weights, weights_of, dtype),
     )
     if getattr(pipe, "controlnet", None) is not None:
         check_fits(pipe.controlnet, pipe.unet, (variant.controlnet and variant.controlnet.source) or "in its weights")
@@ -151,6 +155,7 @@ def quieten() -> None:
     from diffusers.utils import logging as diffusers_logging
 
     diffusers_logging.disable_progress_bar()
+    import_quietly()
 
 
 def pipeline_class(variant: Variant, name: str) -> Any:
@@ -227,6 +232,24 @@ def motion_adapter(motion: Weights | None, dtype: Any) -> dict[str, Any]:
 
     adapter = diffusers.MotionAdapter.from_pretrained(str(motion.folder), dtype=dtype, use_safetensors=True)
     return {"motion_adapter": adapter}
+
+
+def _gguf(
+    variant: Variant,
+    weights: Weights,
+    weights_of: Callable[[str, str | None, Sequence[str]], Weights],
+    dtype: Any,
+) -> dict[str, Any]:
+    """The denoiser of a variant's GGUF file as an argument of `from_pretrained`; none where it has no such file."""
+    if variant.speed.gguf is None:
+        return {}
+    folder, name = folder_and_file(variant.speed.gguf)
+    file = local_path(variant.speed.gguf)
+    if not is_local(variant.speed.gguf):
+        file = weights_of(folder, None, (name,)).folder / name
+    if not file.is_file():
+        raise _wrong(variant, f"speed.gguf: {variant.speed.gguf}: not there", ())
+    return denoiser_from(variant, weights.folder, file, dtype)
 
 
 def _add_loras(variant: Variant, pipe: Any, weights_of: Callable[[str, str | None, Sequence[str]], Weights]) -> None:

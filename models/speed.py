@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from models.quantization import DENOISERS, quantize
 from schemas.catalog import Variant
 from schemas.errors import VariantLoadError
 
@@ -28,6 +29,9 @@ def apply_speed(variant: Variant, pipe: Any, device: str) -> list[str]:
     """
     speed = variant.speed
     notes: list[str] = []
+    quantize(variant, pipe)
+    if speed.quantization is not None and device == "cpu":
+        notes.append(f"{speed.quantization} saves memory on a CPU, not time")
     for wanted, method, setting in (
         (speed.vae_tiling, "enable_tiling", "vae_tiling"),
         (speed.vae_slicing, "enable_slicing", "vae_slicing"),
@@ -50,7 +54,7 @@ def apply_speed(variant: Variant, pipe: Any, device: str) -> list[str]:
 
 def denoisers(pipe: Any) -> Iterator[tuple[str, Any]]:
     """The networks that run once a step (Wan 2.2 A14B has two)."""
-    for name in ("transformer", "transformer_2", "unet"):
+    for name in DENOISERS:
         part = getattr(pipe, name, None)
         if part is not None:
             yield name, part

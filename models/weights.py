@@ -99,6 +99,12 @@ def find_weights(
     return Weights(snapshot, snapshot.name if re.fullmatch(r"[0-9a-f]{40}", snapshot.name) else revision or "")
 
 
+def folder_and_file(source: str) -> tuple[str, str]:
+    """Of one file: the source that it lies in, and its name there."""
+    folder, _, file = source.rpartition("/")
+    return folder, file
+
+
 def is_local(source: str) -> bool:
     """Whether a source is a folder or file of this machine, by its name."""
     return source.startswith(("/", "./", "../", "~"))
@@ -117,6 +123,7 @@ def missing(variant: Variant) -> str | None:
     named = {"weights": variant.weights, "motion_adapter": variant.motion_adapter or ""}
     if variant.controlnet is not None:
         named["controlnet.source"] = variant.controlnet.source or ""
+    named |= {"speed.gguf": variant.speed.gguf or ""}
     named |= {f"loras[{index}].source": lora.source for index, lora in enumerate(variant.loras)}
     for field, source in named.items():
         if source.startswith("embedded:"):

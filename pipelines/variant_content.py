@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from models.weights import EMBEDDED, is_local, local_path
+from models.weights import EMBEDDED, folder_and_file, is_local, local_path
 from schemas.catalog import Variant
 from schemas.errors import RushesError
 from schemas.finish import FLOOR, Finisher
@@ -49,6 +49,7 @@ class VariantContents:
             sources += [(entry.motion_adapter, None)] if entry.motion_adapter else []
             if entry.controlnet is not None and entry.controlnet.source is not None:
                 sources.append((entry.controlnet.source, entry.controlnet.revision))
+            sources += [(_holding(entry.speed.gguf), None)] if entry.speed.gguf else []
             sources += [(lora.source, lora.revision) for lora in entry.loras]
             parts = [_diffusers_version(), *(self._of(source, revision) for source, revision in sources)]
             found = self._known[variant] = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -76,6 +77,11 @@ class VariantContents:
                 told = "\n".join(f"{file.relative_to(path).as_posix()} {self._digests.sha256(file)}" for file in files)
                 return hashlib.sha256(told.encode()).hexdigest()
         return name
+
+
+def _holding(file: str) -> str:
+    """The source to look at for one file: itself where it is of this machine, else what it lies in."""
+    return file if is_local(file) else folder_and_file(file)[0]
 
 
 def finisher_content(name: str) -> str:

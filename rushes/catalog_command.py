@@ -95,7 +95,8 @@ def _finishers(found: Catalog) -> Table:
 
 
 def _row(v: Variant) -> tuple[str, ...]:
-    names = "\n".join((v.name, *(f"  = {alias}" for alias in v.aliases)))
+    bits = (f"  {v.speed.quantization}",) if v.speed.quantization else ()
+    names = "\n".join((v.name, *bits, *(f"  = {alias}" for alias in v.aliases)))
     text = ("text",) if Mode.TEXT_TO_VIDEO in v.modes else ()
     roles = (role.value.removesuffix("_frame") + _kinds(v, role) for role in v.all_roles)
     given = " ".join((*text, *roles, *(steer.value for steer in v.all_steers)))

@@ -1,12 +1,13 @@
 """`rushes simulate` and `rushes calibrate`: what a policy would do with a fleet, what a variant takes here."""
 
+import gc
 import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -18,8 +19,13 @@ from cluster.simulation.outages import Failure
 from cluster.simulation.policies import POLICIES
 from cluster.simulation.report import Report
 from rushes.exits import fail
+from schemas.catalog import Variant
+from schemas.config import read_config
 from schemas.errors import ConfigError, RushesError
 from schemas.shape import Shape
+
+if TYPE_CHECKING:
+    from actors.calibrate import Sample
 
 _out = Console()
 _MOST_TENANTS = 10
@@ -149,11 +155,11 @@ def calibrate(
 ) -> None:
     """Measure what a variant's model calls take here, and use that for quotes and batch sizes from now on.
 
-    The fit is kept in the cache folder (RUSHES_CACHE_DIR) and printed as lines for a catalog entry.
+    The fit is kept in the cache folder (RUSHES_CACHE_DIR) and printed as lines for a catalog entry. A quantized variant
+    is compared with the same one unquantized: PSNR of a clip, memory of the denoiser, time.
     """
     from pipelines.calibration import Calibration, keep
     from pipelines.run import open_catalog
-    from schemas.config import read_config
 
     config = read_config()
     wanted_batches = _batches(batches)
@@ -164,7 +170,7 @@ def calibrate(
             raise ConfigError(f"--variant: unknown variant {variant!r}; available: {', '.join(entries.names[1:])}")
         # Before torch is loaded: as many threads as Ray gives an actor.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(found.needs.cpus))))
-        from actors.calibrate import measure
+        from actors.calibrate import compared, measure, sample
         from actors.weights import StoredWeights
         from cluster.cost.fit import fit_profile
         from models.loader import load
@@ -185,6 +191,13 @@ def calibrate(
 
         calls, encode_s = measure(model, wanted, sizes, repeats, show)
         cost, curve = fit_profile(found, calls, model.accelerator, model.load_s, encode_s)
+        quantized = None
+        if found.speed.quantization is not None:
+            mine = sample(model, model.denoiser_bytes, wanted[0], repeats)
+            # Before the other is loaded: a card may not hold both.
+            del model
+            gc.collect()
+            quantized = compared(mine, _plain_sample(found, place, wanted[0], repeats))
     except RushesError as error:
         fail(error)
     _out.print(table)
@@ -193,13 +206,30 @@ def calibrate(
     fields = ", ".join(f"{name} = {json.dumps(value)}" for name, value in plain.items() if value)
     points = ", ".join(f"{{ tokens = {p.tokens}, batch = {p.batch}, speedup = {p.speedup:.3f} }}" for p in curve)
     print(f"cost = {{ {fields} }}\nbatch_curve = [{points}]\n# kept in {kept}")
+    if quantized is not None:
+        print(
+            f"# {found.speed.quantization}: {quantized.psnr_db:.1f} dB beside the same clip unquantized, "
+            f"{quantized.memory_ratio:.2f} of its denoiser's memory, {quantized.time_ratio:.2f} of its time"
+        )
     if json_path is not None:
-        told = {"variant": found.name, "cost": plain, "curve": [p.model_dump() for p in curve]}
+        told: dict[str, object] = {"variant": found.name, "cost": plain, "curve": [p.model_dump() for p in curve]}
         told["calls"] = [{**asdict(call), "shape": str(call.shape)} for call in calls]
+        told["quantized"] = None if quantized is None else asdict(quantized)
         try:
             _write(json_path, told)
         except ConfigError as error:
             fail(error)
+
+
+def _plain_sample(found: Variant, device: str | None, shape: Shape, repeats: int) -> "Sample":
+    """A clip of the same variant with its weights as they are."""
+    from actors.calibrate import sample
+    from actors.weights import StoredWeights
+    from models.loader import load
+    from models.quantization import unquantized
+
+    plain = load(unquantized(found), device=device, cache=read_config().cache_dir, store=StoredWeights())
+    return sample(plain, plain.denoiser_bytes, shape, repeats)
 
 
 def _batches(text: str) -> list[int]:

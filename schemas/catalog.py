@@ -54,6 +54,23 @@ class SpeedSettings(_Frozen):
         default="none", description="keep parts in the host's memory while they do not run; nothing on a CPU"
     )
     channels_last: bool = Field(default=False, description="convolution weights with channels innermost")
+    quantization: Literal["int8", "fp8", "gguf"] | None = Field(
+        default=None,
+        description="the denoiser's linear weights in 8 bits, by torchao, or those of a GGUF file: less memory, other "
+        "pixels; with the extra `quantize`",
+    )
+    gguf: str | None = Field(
+        default=None,
+        description="of that kind: the denoiser's file, local, `s3://…`, or `owner/name/FILE.gguf` of the hub",
+    )
+
+    @model_validator(mode="after")
+    def _a_file_where_one_is_read(self) -> "SpeedSettings":
+        if (self.quantization == "gguf") != (self.gguf is not None):
+            raise ValueError("quantization 'gguf' and the file `gguf` go together")
+        if self.gguf is not None and (not self.gguf.endswith(".gguf") or "/" not in self.gguf):
+            raise ValueError("gguf: a file, ./FILE.gguf, s3://…/FILE.gguf or owner/name/FILE.gguf")
+        return self
 
 
 class Needs(_Frozen):
@@ -193,6 +210,10 @@ class Variant(_Frozen):
         if self.path_guide is not PathGuide.BOXES:
             fields.add("path_guide")
         inputs = self.model_dump(mode="json", include=fields)
+        # Settings that came later: a variant without them keeps the digest that it had.
+        for later in ("quantization", "gguf"):
+            if inputs["speed"][later] is None:
+                del inputs["speed"][later]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
     def pipeline_for(self, mode: Mode) -> str:
@@ -382,6 +403,9 @@ def _resolved(entry: Mapping[str, object], base: Path | None) -> dict[str, objec
         part = out.get(field)
         if isinstance(part, dict):
             out[field] = {**part, **{name: absolute(part[name]) for name in ("source",) if name in part}}
+    speed = out.get("speed")
+    if isinstance(speed, dict) and "gguf" in speed:
+        out["speed"] = {**speed, "gguf": absolute(speed["gguf"])}
     loras = out.get("loras")
     if isinstance(loras, list):
         out["loras"] = [

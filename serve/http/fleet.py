@@ -160,6 +160,7 @@ def _variant(variant: Variant) -> dict[str, JsonValue]:
         },
         "priceUsdPerHour": variant.price_usd_per_gpu_hour,
         "quality": variant.quality,
+        "quantization": variant.speed.quantization,
         "measured": variant.cost.measured,
         "fallbacks": list(variant.fallbacks),
         "license": variant.license,

@@ -90,6 +90,24 @@ def test_an_option_out_of_range_is_a_usage_error(catalog: str) -> None:
     assert "--device" in told.stderr
 
 
+def test_calibrating_a_quantized_variant_measures_what_that_costs_and_gains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUSHES_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    speed = 'speed = { quantization = "int8" }\nfps = 8\n'
+    (tmp_path / "c.toml").write_text(TWO_VARIANTS.replace("fps = 8\n", speed, 1))
+    words = ["calibrate", "--variant", "small", "--catalog", str(tmp_path / "c.toml"), "--repeats", "1"]
+    told = RUN.invoke(app, [*words, "--batches", "1", "--shape", "64x64x5", "--json", str(tmp_path / "out.json")])
+    assert told.exit_code == Exit.OK, told.output
+    found = json.loads((tmp_path / "out.json").read_text())["quantized"]
+    assert 35 < found["psnr_db"] < 90
+    assert 0.2 < found["memory_ratio"] < 0.8
+    assert f"# int8: {found['psnr_db']:.1f} dB beside the same clip unquantized" in told.stdout
+    listed = RUN.invoke(app, ["catalog", str(tmp_path / "c.toml")]).stdout.splitlines()
+    assert [line.split()[0] for line in listed if line.strip()][2:4] == ["small", "int8"]
+
+
 def test_a_manifest_that_is_not_there_is_a_usage_error(tmp_path: Path, catalog: str) -> None:
     told = RUN.invoke(app, ["estimate", str(tmp_path / "none.jsonl"), "--catalog", catalog])
     assert told.exit_code == Exit.USAGE
