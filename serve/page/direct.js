@@ -94,7 +94,7 @@ export function setShape(ratio, seconds) {
 export function body(media = true) {
   const out = {};
   const inputs = state.inputs.filter((one) => one.uri).map(({ role, medium, uri, kind, at_s, strength }) => ({
-    role, [medium]: media ? uri : "data:,", ...(role === "structure" ? { kind } : {}), ...(role === "keyframe" ? { atSeconds: at_s } : {}), ...(strength ? { strength } : {}),
+    role, [medium]: media ? uri : "data:,", ...(asksKind(role) ? { kind } : {}), ...(role === "keyframe" ? { atSeconds: at_s } : {}), ...(strength ? { strength } : {}),
   }));
   if (masks() && state.strokes && !inputs.some(({ role }) => role === "mask")) inputs.push({ role: "mask", image: media ? drawnMask() : "data:," });
   if (inputs.length) out.inputs = inputs;
@@ -134,6 +134,9 @@ function addInput() {
   $("inputs").lastElementChild.querySelector("select").focus();
 }
 
+// A structure says what it shows; a frame too, where the model wants drawings of it.
+const asksKind = (role) => (state.roles.get(role) ?? []).some((kind) => role === "structure" || kind !== "raw");
+
 function showInputs() {
   $("inputs").replaceChildren(...state.inputs.map(inputRow));
 }
@@ -153,8 +156,8 @@ function inputRow(input, number) {
   const file = el("input", { type: "file", accept, "aria-label": named("File") });
   file.addEventListener("change", () => take(input, file.files[0]));
   const more = [];
-  if (input.role === "structure") {
-    const kind = el("select", { "aria-label": named("Kind") }, ...(state.roles.get("structure") ?? []).map((one) => el("option", { value: one }, one)));
+  if (asksKind(input.role)) {
+    const kind = el("select", { "aria-label": named("Kind") }, ...state.roles.get(input.role).map((one) => el("option", { value: one }, one)));
     kind.value = input.kind;
     kind.addEventListener("change", () => { input.kind = kind.value; tell(); });
     more.push(kind);
