@@ -13,10 +13,11 @@ from typing import Protocol
 from actors.confined import ConfinedProcesses
 from actors.failures import media_error
 from actors.provenance import input_ingredient
+from models.extraction import Extractors
 from models.media import Cut, read_image, read_video
 from models.model import Pictures, TaskMedia
 from schemas.conditions import Condition
-from schemas.errors import MediaError, MediaUnavailableError, RushesError
+from schemas.errors import MediaError, MediaUnavailableError, RenderError, RushesError
 from schemas.inputs import Role
 from schemas.task import Group, Task
 
@@ -37,13 +38,20 @@ class MediaReader(Protocol):
 
 class ConfinedMediaReader:
     """The MediaReader over `fetch`, with `timeout_s` for all of a task's reading. With `ingredients`, the credentials
-    that the files carry are read too. Starts no process before the first
-    task that brings media. Not thread-safe."""
+    that the files carry are read too. `extractors` find structures where a condition says so. Starts no process before
+    the first task that brings media. Not thread-safe."""
 
     def __init__(
-        self, fetch: Fetch, timeout_s: float, *, memory_bytes: int = MEMORY_BYTES, ingredients: bool = False
+        self,
+        fetch: Fetch,
+        timeout_s: float,
+        *,
+        memory_bytes: int = MEMORY_BYTES,
+        ingredients: bool = False,
+        extractors: Extractors | None = None,
     ) -> None:
         self._fetch = fetch
+        self._extractors = extractors or Extractors()
         self._ingredients = ingredients
         self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(_PROCESSES, thread_name_prefix="media")
@@ -65,7 +73,7 @@ class ConfinedMediaReader:
             return MediaError(f"task {task.fingerprint} has no {missing.role.value}")
         named = ", ".join(f"{uri:.200}" for uri in task.media)
         try:
-            return self._processes.call(
+            read: TaskMedia | RushesError = self._processes.call(
                 read_media, self._fetch, group, task.media, self._ingredients, timeout_s=self._timeout_s
             )
         except TimeoutError as error:
@@ -74,6 +82,26 @@ class ConfinedMediaReader:
             return MediaError(f"{named}: it cannot be decoded: {error}")
         except Exception as error:
             return media_error(error, named)
+        return read if isinstance(read, RushesError) else self._with_structures(group, read)
+
+    def _with_structures(self, group: Group, media: TaskMedia) -> TaskMedia | RushesError:
+        """What is to be found in pictures is found, in this process: networks are loaded once, and what was decoded is
+        no stranger's file any more."""
+        if all(one.extract is None for one in group.conditions):
+            return media
+        try:
+            shown = [
+                given if one.extract is None else self._extractors(one.extract, given)
+                for one, given in zip(group.conditions, media.inputs, strict=True)
+            ]
+        except RushesError as error:
+            return error
+        except Exception as error:  # what a library makes of a picture
+            return RenderError(f"extract: {type(error).__name__}: {error}")
+        pairs = zip(group.conditions, media.inputs, strict=True)
+        return replace(
+            media, inputs=tuple(shown), originals=tuple(given for one, given in pairs if one.extract is not None)
+        )
 
 
 def read_media(fetch: Fetch, group: Group, uris: Sequence[str], ingredients: bool = False) -> TaskMedia | RushesError:

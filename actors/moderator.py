@@ -99,9 +99,9 @@ class Moderator:
         return [found.get(prompt, Moderation()) for prompt in prompts]
 
     def media(self, media: TaskMedia, public_figures: PublicFigures = "auto") -> Moderation:
-        """Of what a task brings, as the model would see it."""
+        """Of what a task brings, as the model would see it, and of what structures were found in."""
         found = Moderation()
-        for one in media.inputs:
+        for one in (*media.inputs, *media.originals):
             pictures = (one,) if isinstance(one, Image.Image) else one
             part = ModeratedPart.INPUT_IMAGE if isinstance(one, Image.Image) else ModeratedPart.INPUT_VIDEO
             shown = [_rgb(pictures[at]) for at in self._sample(len(pictures))]

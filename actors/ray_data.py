@@ -29,6 +29,7 @@ from actors.renderer import Renderer, TaskFailure
 from actors.weights import StoredWeights
 from actors.work import BatchEnd, ItemEnd, ItemProgress, WorkBatch, WorkItem
 from actors.worker import Worker, WorkerSettings
+from models.extraction import Extractors
 from models.finishing import Finishing
 from models.loader import load_model
 from models.model import Cancelled, Frames, Model, OnStep, PromptCounts, TaskMedia
@@ -95,7 +96,10 @@ class RenderStage:
             recorded=ledger.get,
         )
         media = ConfinedMediaReader(
-            MediaSource(spec.config), spec.config.media_timeout_s, ingredients=provenance.has_ingredients
+            MediaSource(spec.config),
+            spec.config.media_timeout_s,
+            ingredients=provenance.has_ingredients,
+            extractors=Extractors(spec.config.cache_dir, StoredWeights(), _device(spec)),
         )
         self._link = _RunLink(spec, monitor, actor, ledger, publisher, actor_trail(self._store, spec.audit, actor))
         settings = WorkerSettings(

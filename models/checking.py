@@ -4,10 +4,11 @@ should."""
 import difflib
 from pathlib import Path
 
-from models.components import component_class
+from models.components import OWN_PIPELINES, component_class
 from models.weights import EMBEDDED, check_safe, is_local, local_path, missing
 from schemas.catalog import Adapter, Variant
 from schemas.errors import VariantLoadError
+from schemas.extract import Extractor
 from schemas.finish import Finisher
 
 _CLOSE = 3
@@ -40,10 +41,25 @@ def finisher_problems(finisher: Finisher) -> tuple[str, ...]:
     return () if path.is_file() else (f"weights: {finisher.weights}: not there",)
 
 
+def extractor_problems(extractor: Extractor) -> tuple[str, ...]:
+    """What is wrong with who finds structures; as for finishers."""
+    source = extractor.weights
+    if source is None or not is_local(source):
+        return ()
+    folder = local_path(source)
+    if not (folder / "config.json").is_file():
+        return (f"weights: {source}: no config.json in it, which a model of transformers has",)
+    try:
+        check_safe(folder)
+    except VariantLoadError as error:
+        return (f"weights: {error}",)
+    return ()
+
+
 def _class(field: str, name: str, kind: str) -> str | None:
     import diffusers
 
-    names = [known for known in dir(diffusers) if known.endswith(kind)]
+    names = [known for known in (*dir(diffusers), *OWN_PIPELINES) if known.endswith(kind)]
     if name in names:
         return None
     close = difflib.get_close_matches(name, names, _CLOSE)

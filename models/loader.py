@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.adapters import Adapters
-from models.components import CHECKPOINT_FILES, index_of, is_hotshot, left_out, ready
+from models.components import CHECKPOINT_FILES, OWN_PIPELINES, index_of, is_hotshot, left_out, ready
 from models.conditions import check_weights
 from models.controlnet import check_fits, class_for, load_controlnet
 from models.families import call_form, check_modes
@@ -32,9 +32,6 @@ from schemas.footage import PIPELINE
 from schemas.request import Mode
 
 log = logging.getLogger(__name__)
-
-# Pipeline classes of ours, and their modules.
-_OWN = {"HotshotControlNetPipeline": "models.hotshot.control"}
 
 
 def load(
@@ -163,8 +160,8 @@ def pipeline_class(variant: Variant, name: str) -> Any:
     import diffusers
 
     found = getattr(diffusers, name, None) if name.endswith("Pipeline") else None
-    if name in _OWN:
-        found = getattr(importlib.import_module(_OWN[name]), name)
+    if name in OWN_PIPELINES:
+        found = getattr(importlib.import_module(OWN_PIPELINES[name]), name)
     if not (inspect.isclass(found) and issubclass(found, diffusers.DiffusionPipeline)):
         words = (
             "Video",

@@ -36,6 +36,8 @@ class TaskMedia:
     ingredients: tuple[bytes, ...] = field(default=(), repr=False)
     # What was found of it that is not refused.
     moderation: Moderation = field(default_factory=Moderation)
+    # The pictures that structures among the inputs were found in, which the model does not see.
+    originals: tuple[Pictures, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

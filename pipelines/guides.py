@@ -9,6 +9,8 @@ from actors.encoder import encode
 from actors.guides import guide_for, side_by_side
 from actors.media_reader import ConfinedMediaReader
 from actors.media_source import MediaSource
+from actors.weights import StoredWeights
+from models.extraction import Extractors
 from pipelines.catalogs import open_catalog
 from pipelines.plan import Planned, PlanRules, plan_rows
 from pipelines.plan_stage import rank_by_price
@@ -44,7 +46,8 @@ def guides(options: RunOptions) -> Iterator[GuideFile]:
     chunks = find_chunks(options.manifest, options.limit, encoding=options.encoding, out=options.out)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    reader = ConfinedMediaReader(MediaSource(config), config.media_timeout_s)
+    extractors = Extractors(config.cache_dir, StoredWeights())
+    reader = ConfinedMediaReader(MediaSource(config), config.media_timeout_s, extractors=extractors)
     try:
         for rows in read_rows(chunks, options.limit):
             yield from _of_chunk(plan_rows(rows, _rules(options, catalog, config)), catalog, reader, out)

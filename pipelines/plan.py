@@ -15,10 +15,11 @@ from pipelines.content import clean_content, metadata_json, row_inputs, shown
 from pipelines.row_media import RowMedia
 from pipelines.row_templates import fill_templates
 from pipelines.rows import Rows
-from pipelines.variant_content import finisher_content, lora_content, mixed
+from pipelines.variant_content import extractor_content, finisher_content, lora_content, mixed
 from prompts.templates import Templates
 from schemas.catalog import Catalog
 from schemas.clip import ClipFormat
+from schemas.conditions import Condition
 from schemas.errors import InvalidRequestError, Issue
 from schemas.finish import FinishStage, FitMode, chained
 from schemas.inputs import GivenInput, InputSpec
@@ -243,7 +244,10 @@ def _resolve_once(
         digest = mixed(group.variant_digest, rules.content(group.variant))
         finish = tuple(_with_content(stage, rules) for stage in group.finish)
         loras = tuple(one.model_copy(update={"digest": rules.content(lora_content(one.source))}) for one in group.loras)
-        group = group.model_copy(update={"variant_digest": digest, "finish": finish, "loras": loras})
+        conditions = tuple(_with_extractor(one, rules) for one in group.conditions)
+        group = group.model_copy(
+            update={"variant_digest": digest, "finish": finish, "loras": loras, "conditions": conditions}
+        )
     index = index_of.setdefault(group.key + group.variant, len(planned.groups))
     if index == len(planned.groups):
         planned.groups.append(group)
@@ -255,6 +259,14 @@ def _with_content(stage: FinishStage, rules: PlanRules) -> FinishStage:
         return stage
     content = rules.content(finisher_content(stage.by))
     return stage.model_copy(update={"digest": mixed(stage.digest, content)})
+
+
+def _with_extractor(condition: Condition, rules: PlanRules) -> Condition:
+    how = condition.extract
+    if rules.content is None or how is None or how.weights is None:
+        return condition
+    content = rules.content(extractor_content(how.weights, how.revision))
+    return condition.model_copy(update={"extract": how.model_copy(update={"content": content})})
 
 
 def _addresses(rows: Rows) -> Iterator[Any]:

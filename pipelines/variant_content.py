@@ -20,7 +20,7 @@ from storage.store import open_store
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_TIMEOUT_S = 5.0
-_FINISHER, _LORA = "finisher:", "lora:"  # no variant is called so
+_FINISHER, _LORA, _EXTRACTOR = "finisher:", "lora:", "extractor:"  # no variant is called so
 
 
 class VariantContents:
@@ -42,6 +42,10 @@ class VariantContents:
             found = self._known[variant] = hashlib.sha256(self._of(weights, None).encode()).hexdigest()[:16]
         if found is None and variant.startswith(_LORA):
             content = self._of(variant.removeprefix(_LORA), None)
+            found = self._known[variant] = hashlib.sha256(content.encode()).hexdigest()[:16]
+        if found is None and variant.startswith(_EXTRACTOR):
+            revision, _, weights = variant.removeprefix(_EXTRACTOR).partition(":")
+            content = f"{_transformers_version()}\n{self._of(weights, revision or None)}"
             found = self._known[variant] = hashlib.sha256(content.encode()).hexdigest()[:16]
         if found is None:
             entry = self._variants[variant]
@@ -94,14 +98,27 @@ def lora_content(source: str) -> str:
     return f"{_LORA}{source}"
 
 
+def extractor_content(weights: str, revision: str | None) -> str:
+    """What `content` is asked of an extractor by."""
+    return f"{_EXTRACTOR}{revision or ''}:{weights}"
+
+
 def mixed(variant_digest: str, content: str) -> str:
     """A variant's digest together with that of its contents."""
     return hashlib.sha256(f"{variant_digest}{content}".encode()).hexdigest()[:16]
 
 
 def _diffusers_version() -> str:
+    return _version("diffusers")
+
+
+def _transformers_version() -> str:
+    return _version("transformers")
+
+
+def _version(package: str) -> str:
     try:
-        return importlib.metadata.version("diffusers")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
 

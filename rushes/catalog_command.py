@@ -14,6 +14,7 @@ from rushes.exits import Exit, fail
 from schemas.catalog import Catalog, Variant, load_catalog, shipped_catalog
 from schemas.config import read_config
 from schemas.errors import RushesError
+from schemas.extract import Extractor
 from schemas.finish import Finisher
 from schemas.inputs import FRAMES, Kind, Role
 from schemas.request import Mode
@@ -25,20 +26,26 @@ def catalog(
     finishers: Annotated[
         bool, typer.Option("--finishers", help="Only who finishes clips; with --json, those instead of the variants.")
     ] = False,
+    extractors: Annotated[
+        bool, typer.Option("--extractors", help="The same of who finds structures in pictures.")
+    ] = False,
 ) -> None:
-    """List the variants: what each can render, what it needs and costs; and who finishes clips. Of a FILE, checks the
-    classes, folders, LoRAs and networks that it names too; exit code 2 when one is wrong."""
+    """List the variants: what each can render, what it needs and costs; who finishes clips; who finds structures. Of a
+    FILE, checks the classes, folders, LoRAs and networks that it names too; exit code 2 when one is wrong."""
     named = path or read_config().catalog
     try:
         found = load_catalog(Path(named)) if named else shipped_catalog()
     except RushesError as error:
         fail(error)
-    if as_json and finishers:
+    if as_json and extractors:
+        print(json.dumps([_extractor(one) for one in found.extractors.values()], indent=1))
+    elif as_json and finishers:
         print(json.dumps([_finisher(one) for one in found.finishers.values()], indent=1))
     elif as_json:
         print(json.dumps([_told(variant) for variant in found.variants.values()], indent=1))
     else:
-        for table in (_finishers(found),) if finishers else (_table(found), _finishers(found)):
+        only = [_finishers(found)] * finishers + [_extractors(found)] * extractors
+        for table in only or (_table(found), _finishers(found), _extractors(found)):
             console.out().print(table)
     if path is not None and (wrong := list(_wrong(path, found))):
         for text in wrong:
@@ -58,8 +65,13 @@ def _finisher(one: Finisher) -> dict[str, Any]:
     return {**one.model_dump(mode="json"), "operations": [operation.value for operation in one.operations]}
 
 
+def _extractor(one: Extractor) -> dict[str, Any]:
+    """The entry, and what it finds."""
+    return {**one.model_dump(mode="json"), "kind": one.kind.value}
+
+
 def _wrong(path: Path, found: Catalog) -> Iterator[str]:
-    from models.checking import finisher_problems, problems
+    from models.checking import extractor_problems, finisher_problems, problems
 
     for variant in found.variants.values():
         for text in problems(variant):
@@ -67,6 +79,9 @@ def _wrong(path: Path, found: Catalog) -> Iterator[str]:
     for finisher in found.finishers.values():
         for text in finisher_problems(finisher):
             yield f"{path}: finishers.{finisher.name}.{text}"
+    for extractor in found.extractors.values():
+        for text in extractor_problems(extractor):
+            yield f"{path}: extractors.{extractor.name}.{text}"
 
 
 def _table(found: Catalog) -> Table:
@@ -91,6 +106,15 @@ def _finishers(found: Catalog) -> Table:
     for one in found.finishers.values():
         numbers = (f"{number:g}" for number in (one.s_per_megapixel, one.price_usd_per_hour))
         table.add_row(one.name, " ".join(one.operations), one.title or one.method, *numbers)
+    return table
+
+
+def _extractors(found: Catalog) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("extractor", "finds", "by"):
+        table.add_column(name, overflow="fold")
+    for one in found.extractors.values():
+        table.add_row(one.name, one.kind.value, one.title or one.method)
     return table
 
 

@@ -20,6 +20,7 @@ from rushes.cli import COMMANDS, loaded
 from schemas.audit import AuditSettings
 from schemas.catalog import Adapter, BatchPoint, CostProfile, Latent, Needs, SpeedSettings, Variant
 from schemas.config import Config
+from schemas.extract import Extractor
 from schemas.finish import FLOOR, Finisher
 from schemas.moderation import ModerationSettings, Thresholds
 from schemas.parts import ControlNet
@@ -102,6 +103,8 @@ PLAIN = frozenset(
         "port",
         "flag",
         "refuse",
+        "low",
+        "high",
     }
 )
 
@@ -116,6 +119,7 @@ _CATALOG: dict[str, type[BaseModel]] = {
     "loras": Adapter,
     "controlnet": ControlNet,
     "[finishers.NAME]": Finisher,
+    "[extractors.NAME]": Extractor,
 }
 _ENDPOINT: dict[str, type[BaseModel]] = {
     "The endpoint": ServeConfig,
@@ -203,8 +207,8 @@ _MORE_ENVIRONMENT = (
 )
 _WRITTEN = "<!-- Written by `python -m rushes.reference` from the code. Do not edit: edit the descriptions there. -->"
 _CATALOG_INTRO = """\
-A catalog is a TOML file with one table `[variants.NAME]` for each variant, and `[finishers.NAME]` for who finishes
-clips. Give it as `--catalog FILE` or in
+A catalog is a TOML file with one table `[variants.NAME]` for each variant, `[finishers.NAME]` for who finishes
+clips, and `[extractors.NAME]` for who finds structures in pictures. Give it as `--catalog FILE` or in
 `RUSHES_CATALOG`; `rushes catalog FILE` checks it. How to write one is in [Add your own model](add-a-model.md); the
 one that ships is `rushes/catalog.toml`. A key that is not here is refused."""
 _FLOOR_INTRO = """\

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.conditions import carried, classes_with, kinds_of, roles_of, steers_of
 from schemas.errors import CatalogError
+from schemas.extract import FLOOR_EXTRACTORS, Extractor
 from schemas.finish import FLOOR, Finisher
 from schemas.inputs import FRAMES, Kind, Role
 from schemas.motion import PathGuide, Steer
@@ -20,6 +21,7 @@ from schemas.parts import ControlNet, Part
 from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule
 
+_E = TypeVar("_E", Finisher, Extractor)
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 
@@ -298,6 +300,7 @@ class Catalog(_Frozen):
 
     variants: dict[str, Variant]
     finishers: dict[str, Finisher] = FLOOR
+    extractors: dict[str, Extractor] = FLOOR_EXTRACTORS
 
     @model_validator(mode="after")
     def _names_resolve(self) -> "Catalog":
@@ -342,9 +345,9 @@ def parse_catalog(text: str, where: str, base: Path | None = None) -> Catalog:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise CatalogError(f"{where}: not TOML: {error}") from error
-    unknown = set(table) - {"variants", "finishers"}
+    unknown = set(table) - {"variants", "finishers", "extractors"}
     if unknown:
-        raise CatalogError(f"{where}: unknown key {sorted(unknown)[0]!r}; available: finishers, variants")
+        raise CatalogError(f"{where}: unknown key {sorted(unknown)[0]!r}; available: extractors, finishers, variants")
     variants: dict[str, Variant] = {}
     for name, entry in table.get("variants", {}).items():
         try:
@@ -355,20 +358,26 @@ def parse_catalog(text: str, where: str, base: Path | None = None) -> Catalog:
             raise CatalogError(f"{where}: variants.{name}.{field}: {first['msg']} (got {first['input']!r})") from error
     if not variants:
         raise CatalogError(f"{where}: no [variants.NAME] in it")
-    # The floor is the choice of steps that name nobody, so it comes first; an entry of its name replaces it.
-    finishers = dict(FLOOR)
-    for name, entry in table.get("finishers", {}).items():
+    # The floor is the choice of those who name nobody, so it comes first; an entry of its name replaces it.
+    finishers = {**FLOOR, **_entries(table, "finishers", Finisher, where, base)}
+    extractors = {**FLOOR_EXTRACTORS, **_entries(table, "extractors", Extractor, where, base)}
+    try:
+        return Catalog(variants=variants, finishers=finishers, extractors=extractors)
+    except ValidationError as error:
+        raise CatalogError(f"{where}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+
+
+def _entries(table: Mapping[str, Any], key: str, model: type[_E], where: str, base: Path | None) -> dict[str, _E]:
+    found: dict[str, _E] = {}
+    for name, entry in table.get(key, {}).items():
         try:
-            finishers[name] = Finisher.model_validate({"name": name, **_resolved(entry, base)})
+            found[name] = model.model_validate({"name": name, **_resolved(entry, base)})
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             told = first["msg"].removeprefix("Value error, ")
-            raise CatalogError(f"{where}: finishers.{name}.{field}: {told}") from error
-    try:
-        return Catalog(variants=variants, finishers=finishers)
-    except ValidationError as error:
-        raise CatalogError(f"{where}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+            raise CatalogError(f"{where}: {key}.{name}.{field}: {told}") from error
+    return found
 
 
 def load_catalog(path: Path) -> Catalog:

@@ -7,9 +7,10 @@ the weights were trained for is the catalog's to say (`conditions`), and without
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.errors import Issue
+from schemas.extract import AUTO, FLOOR_EXTRACTORS, Extraction, Extractor, able_extractors
 from schemas.inputs import FRAMES, InputSpec, Kind, Medium, Role
 from schemas.motion import Steer
 from schemas.parts import Part
@@ -20,7 +21,7 @@ ALL = frozenset(Role)
 
 class Condition(BaseModel):
     """One input as a model call takes it, without its media. `frame` is the clip's, from 0; None where it has none.
-    `start_s` and `end_s` are of a video: the part that is used."""
+    `start_s` and `end_s` are of a video: the part that is used. `extract`: how its structure is found in it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,6 +32,8 @@ class Condition(BaseModel):
     kind: Kind | None = None
     start_s: float | None = None
     end_s: float | None = None
+    # Left out where there is none: what was told before there were any is the same task.
+    extract: Extraction | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,13 @@ def added_frames(pipeline: str, mode: Mode, conditions: Sequence[Condition]) -> 
 
 
 def resolved(
-    specs: Sequence[InputSpec], pipeline: str, mode: Mode, frames: int, fps: float, source_strength: float
+    specs: Sequence[InputSpec],
+    pipeline: str,
+    mode: Mode,
+    frames: int,
+    fps: float,
+    source_strength: float,
+    extractors: Mapping[str, Extractor] = FLOOR_EXTRACTORS,
 ) -> tuple[tuple[Condition, ...], tuple[Issue, ...]]:
     """The conditions of a clip of so many frames, in the order of `specs`, and what is wrong with them on this class.
 
@@ -217,10 +226,24 @@ def resolved(
                 kind=None if spec.role in FRAMES and spec.kind is Kind.RAW else spec.kind,
                 start_s=spec.start,
                 end_s=spec.end,
+                extract=_extraction(spec, extractors, issues),
             )
         )
     issues += _conflicts(specs, pipeline)
     return tuple(found), tuple(issues)
+
+
+def _extraction(spec: InputSpec, extractors: Mapping[str, Extractor], issues: list[Issue]) -> Extraction | None:
+    if spec.extract is None:
+        return None
+    able = able_extractors(extractors, spec.kind)
+    by = next(iter(able), None) if spec.extract == AUTO else spec.extract
+    if by in able:
+        return extractors[by].extraction
+    text = f"nobody here finds {spec.kind}" if by is None else f"{by!r} finds no {spec.kind}"
+    how = "" if able else "; an [extractors.NAME] of the catalog says who does"
+    issues.append(Issue(spec.at("extract"), text + how, "unknown_extractor", able))
+    return None
 
 
 def _frame(spec: InputSpec, frames: int, fps: float) -> int | None:

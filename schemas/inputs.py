@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.errors import Issue
 from schemas.issues import issues_of
@@ -70,6 +70,7 @@ class InputSpec(NamedTuple):
     start: float | None = None
     end: float | None = None
     path: str = "inputs.0"
+    extract: str | None = None
 
     def at(self, field: str) -> str:
         """The path of one of its fields. A short form has no other than itself, and its strength."""
@@ -99,6 +100,16 @@ class Input(BaseModel):
     )
     start: float | None = Field(default=None, ge=0, le=86_400, description="of a video: seconds before what is used")
     end: float | None = Field(default=None, gt=0, le=86_400, description="of a video: seconds at which it is left")
+    extract: str | None = Field(
+        default=None, min_length=1, description="of a plain picture or video: `true`, or who finds the structure in it"
+    )
+
+    @field_validator("extract", mode="before")
+    @classmethod
+    def _anybody(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            return "auto" if value else None
+        return value
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Input":
@@ -116,6 +127,8 @@ class Input(BaseModel):
             raise ValueError(f"structure needs its kind: one of {', '.join(Kind)}")
         if self.role not in FRAMES | {Role.STRUCTURE} and self.kind is not None:
             raise ValueError(f"{self.role} takes no kind: that is of a structure or a frame")
+        if self.extract is not None and self.kind in (None, Kind.RAW):
+            raise ValueError("extract needs the kind of structure that is to be found")
         if self.medium == "image" and (self.start is not None or self.end is not None):
             raise ValueError("start and end are seconds of a video, and this is an image")
         if self.end is not None and (self.start or 0.0) >= self.end:
@@ -138,7 +151,7 @@ class Input(BaseModel):
     def spec(self, path: str) -> InputSpec:
         return InputSpec(
             self.role, self.medium, self.at_s, self.at_frame, self.at_share, self.strength, self.kind, self.start,
-            self.end, path,
+            self.end, path, self.extract,
         )  # fmt: skip
 
 

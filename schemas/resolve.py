@@ -287,7 +287,9 @@ def _conditions(
             issues.append(Issue(spec.at(field), why + does, "role", able))
     if issues:
         return (), issues
-    conditions, wrong = resolved(inputs, variant.pipeline_for(mode), mode, frames, fps, variant.strength)
+    conditions, wrong = resolved(
+        inputs, variant.pipeline_for(mode), mode, frames, fps, variant.strength, catalog.extractors
+    )
     return conditions, [Issue(i.path, f"{i.message} (on {variant.name})", i.code, i.choices) for i in wrong]
 
 

@@ -21,6 +21,7 @@ import typer
 import rushes
 from rushes.cli import app
 from schemas.catalog import parse_catalog
+from tests.pipelines.catalogs import TWO_VARIANTS
 
 ROOT = Path(__file__).resolve().parent.parent
 DECISIONS = ROOT / "docs" / "decisions"
@@ -254,16 +255,20 @@ def test_a_page_reads_the_same_in_the_repository_and_on_the_site(page: Path) -> 
     assert not re.findall(r"^[^\s#|\-\d].*\n(?:- |1\. ).*", prose, re.MULTILINE)
 
 
+_OF_A_CATALOG = re.compile(r"^\[(variants|extractors)\.", re.MULTILINE)
+
+
 def test_catalogs_that_pages_show_are_catalogs() -> None:
     shown = [
         (page, fence["body"])
         for page in PAGES
         for fence in FENCE.finditer(page.read_text())
-        if fence["language"] == "toml" and "[variants." in fence["body"]
+        if fence["language"] == "toml" and _OF_A_CATALOG.search(fence["body"])
     ]
     assert shown
     for page, body in shown:
-        parse_catalog(body, name_of(page))
+        # Who finds structures may be shown alone.
+        parse_catalog(body if "[variants." in body else TWO_VARIANTS + body, name_of(page))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -281,7 +286,7 @@ def test_endpoints_that_pages_show_are_endpoints(tmp_path: Path) -> None:
 
     for page in PAGES:
         for number, fence in enumerate(FENCE.finditer(page.read_text())):
-            other = "[variants." in fence["body"] or page.name == "prompts.md"  # catalogs, templates
+            other = _OF_A_CATALOG.search(fence["body"]) or page.name == "prompts.md"  # catalogs, templates
             if fence["language"] == "toml" and not other:
                 file = tmp_path / f"{page.stem}-{number}.toml"
                 file.write_text(fence["body"])

@@ -19,6 +19,7 @@ from actors.publisher import Publisher
 from actors.renderer import Renderer
 from actors.weights import StoredWeights
 from actors.worker import Worker, WorkerSettings
+from models.extraction import Extractors
 from models.finishing import Finishing
 from models.loader import load_model
 from models.model import Model
@@ -111,16 +112,20 @@ class Replica:
         objects = open_store(config.out)
         settings, trust = read_config(), config.trust
         provenance = open_provenance(trust, settings.state_dir)
+        device = "cuda" if variant.needs.gpus else "cpu"
         publisher = Publisher(
             objects,
             variant,
             model.revision,
             names=keys.TASK_NAMES,
             provenance=provenance,
-            finishing=Finishing(finishers, "cuda" if variant.needs.gpus else "cpu"),
+            finishing=Finishing(finishers, device),
         )
         media = ConfinedMediaReader(
-            MediaSource(settings), settings.media_timeout_s, ingredients=provenance.has_ingredients
+            MediaSource(settings),
+            settings.media_timeout_s,
+            ingredients=provenance.has_ingredients,
+            extractors=Extractors(settings.cache_dir, StoredWeights(), device),
         )
         link = ReplicaLink(self._dispatcher, Hello(self._name, variant.name, load_s), publisher)
         queue = config.queue

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from prompts.templates import PromptTemplate
 from schemas.catalog import Variant
 from schemas.clip import Status
+from schemas.extract import Extractor
 from schemas.finish import Finisher
 from schemas.inputs import Kind, Role
 from schemas.shape import Shape, ShapeRule
@@ -28,13 +29,14 @@ _MOST_CHOICES = 40
 router = APIRouter(prefix="/v1", tags=["fleet"], dependencies=[Depends(caller)])
 
 
-@router.get("/variants", summary="The models that are served, and who finishes clips")
+@router.get("/variants", summary="The models that are served, who finishes clips and who finds structures")
 async def variants(request: Request) -> dict[str, JsonValue]:
     context: Context = request.app.state.context
     served = context.admission.served
     return {
         "variants": [_variant(variant) for variant in served.variants.values()],
         "finishers": [_finisher(finisher) for finisher in served.finishers.values()],
+        "extractors": [_extractor(extractor) for extractor in served.extractors.values()],
     }
 
 
@@ -177,6 +179,11 @@ def _finisher(finisher: Finisher) -> JsonValue:
         "secondsPerMegapixel": finisher.s_per_megapixel,
         "priceUsdPerHour": finisher.price_usd_per_hour,
     }
+
+
+def _extractor(extractor: Extractor) -> JsonValue:
+    """As of a finisher, without its weights."""
+    return {"name": extractor.name, "title": extractor.title, "kind": extractor.kind.value, "method": extractor.method}
 
 
 def _input(variant: Variant, role: Role) -> dict[str, JsonValue]:

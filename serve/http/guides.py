@@ -16,6 +16,8 @@ from actors.encoder import encode
 from actors.guides import guide_for, side_by_side
 from actors.media_reader import ConfinedMediaReader
 from actors.media_source import MediaSource
+from actors.weights import StoredWeights
+from models.extraction import Extractors
 from schemas.catalog import Variant
 from schemas.clip import ClipFormat
 from schemas.config import read_config
@@ -77,7 +79,8 @@ class _Studio:
 
     def __init__(self) -> None:
         config = read_config()
-        self._reader = ConfinedMediaReader(MediaSource(config), config.media_timeout_s)
+        extractors = Extractors(config.cache_dir, StoredWeights())
+        self._reader = ConfinedMediaReader(MediaSource(config), config.media_timeout_s, extractors=extractors)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="guide")
 
     async def answer(self, variant: Variant, decision: Decision, inputs: tuple[Input, ...]) -> dict[str, JsonValue]:

@@ -67,6 +67,10 @@ class OwnInput(Wire):
     start: float | None = Field(default=None, ge=0, le=86_400, description="of a video: seconds before what is used")
     end: float | None = Field(default=None, gt=0, le=86_400, description="of a video: seconds at which it is left")
 
+    extract: bool | str | None = Field(
+        default=None, description="of a plain picture or video: true, or who finds the structure in it"
+    )
+
     @model_validator(mode="after")
     def _is_an_input(self) -> "OwnInput":
         _, issues = read_input(self._fields(), "")

@@ -18,7 +18,8 @@ from actors.media_reader import ConfinedMediaReader, read_media
 from models.model import TaskMedia
 from schemas.clip import ClipFormat
 from schemas.conditions import Condition
-from schemas.errors import MediaError, MediaUnavailableError
+from schemas.errors import MediaError, MediaUnavailableError, VariantLoadError
+from schemas.extract import Extraction
 from schemas.inputs import Kind, Role
 from schemas.motion import Edit
 from schemas.task import Group, Task
@@ -51,6 +52,32 @@ def test_an_edit_retimes_the_source_and_the_mask_that_goes_with_it_and_nothing_e
     assert isinstance(media, TaskMedia)
     shown = [[round(float(np.asarray(one).mean()) / 10) for one in video] for video in media.inputs]  # type: ignore[union-attr]
     assert shown == [[12, 10, 8, 6, 4], [12, 10, 8, 6, 4], [4, 5, 6, 7, 8]]
+
+
+def test_a_structure_is_found_where_it_is_asked_for_and_what_it_was_found_in_is_kept_for_moderation(
+    tmp_path: Path,
+) -> None:
+    count = np.zeros((5, 32, 32, 3), dtype=np.uint8)
+    count[:, 8:24, 8:24] = 200
+    encode(count, 8, ClipFormat.MP4, tmp_path / "v.mp4")
+    edges = Condition(role=Role.STRUCTURE, medium="video", kind=Kind.EDGES, extract=Extraction(method="canny"))
+    group = group_of(VARIANT, T2V, conditions=(edges, edges.model_copy(update={"extract": None})))
+    reader = ConfinedMediaReader(FromFolder(tmp_path), PATIENCE_S)
+    (media,) = reader.read(group, [task_of(group, "p", media=("v.mp4", "v.mp4"))])
+    broken = edges.model_copy(update={"extract": Extraction(method="depth", weights=str(tmp_path / "gone"))})
+    wanting = group_of(VARIANT, T2V, conditions=(broken,))
+    (failed,) = reader.read(wanting, [task_of(wanting, "p", media=("v.mp4",))])
+    reader.close()
+    assert isinstance(media, TaskMedia)
+    found, plain = media.inputs
+    assert isinstance(found, tuple)
+    assert isinstance(plain, tuple)
+    inside = [np.asarray(video[2])[12:20, 12:20].mean() for video in (found, plain)]
+    assert inside[0] == 0, "no edges inside"
+    assert inside[1] > 180
+    assert np.asarray(found[2]).max() == 255
+    assert media.originals == (plain,)
+    assert isinstance(failed, VariantLoadError)
 
 
 def test_an_image_comes_in_the_clips_own_size(reader: ConfinedMediaReader) -> None:

@@ -2,18 +2,21 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from models.weights import EMBEDDED
 from pipelines.plan import PlanRules, plan_rows
 from pipelines.rows import Rows
 from pipelines.variant_content import VariantContents
 from schemas.catalog import Adapter, Variant
+from schemas.extract import Extractor
 from schemas.inputs import Kind
 from schemas.parts import ControlNet
 from storage.store import open_store
-from tests.pipelines.catalogs import two_variants
+from tests.pipelines.catalogs import directed, two_variants
 from tests.s3_server import S3Server
 
 
@@ -53,6 +56,29 @@ def test_a_controlnet_that_changes_in_place_is_another_task(tmp_path: Path) -> N
     before = content(small, tmp_path)
     (tmp_path / "net" / "net.safetensors").write_bytes(b"two")
     assert content(small, tmp_path) != before
+
+
+def test_the_weights_of_an_extractor_are_in_the_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "depth").mkdir()
+    (tmp_path / "depth" / "model.safetensors").write_bytes(b"one")
+    how = Extractor(name="far", method="depth", weights=str(tmp_path / "depth"))
+    catalog = directed().model_copy(update={"extractors": {"far": how}})
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(picture)
+
+    def fingerprint(**fields: Any) -> str:
+        contents = VariantContents(catalog.variants, tmp_path)
+        given = {"role": "structure", "kind": "depth", "image": str(picture), **fields}
+        columns = {"prompt": ["x"], "variant": ["vace"], "seed": [1], "inputs": [[given]]}
+        rules = PlanRules(catalog, lambda v, g: 0.0, lambda v: True, content=contents.content)
+        planned = plan_rows(Rows(uri="m.jsonl", lines=[1], columns=columns), rules)
+        assert not planned.rejects, planned.rejects
+        return planned.fingerprints[0]
+
+    before = fingerprint(extract=True)
+    assert fingerprint(extract="far") == before != fingerprint()
+    (tmp_path / "depth" / "model.safetensors").write_bytes(b"two")
+    assert fingerprint(extract=True) != before
 
 
 @pytest.mark.s3

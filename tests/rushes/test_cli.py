@@ -200,6 +200,32 @@ def test_the_catalog_lists_who_finishes_clips_with_what_each_does_and_costs(tmp_
     assert "small" not in RUN.invoke(app, [*words, "--finishers"]).stdout
 
 
+DEPTH = """
+[extractors.far]
+title = "Depth Anything, small"
+method = "depth"
+weights = "./depth"
+"""
+
+
+def test_the_catalog_lists_who_finds_structures_and_checks_their_folders(tmp_path: Path) -> None:
+    words = ["catalog", str(tmp_path / "c.toml"), "--extractors"]
+    (tmp_path / "c.toml").write_text(TWO_VARIANTS + DEPTH)
+    wrong = RUN.invoke(app, words)
+    assert wrong.exit_code == Exit.USAGE
+    assert f"extractors.far.weights: {tmp_path / 'depth'}: no config.json in it" in wrong.stderr
+    (tmp_path / "depth").mkdir()
+    (tmp_path / "depth" / "config.json").write_text("{}")
+    found = {one["name"]: one["kind"] for one in json.loads(RUN.invoke(app, [*words, "--json"]).stdout)}
+    assert found == {"canny": "edges", "far": "depth"}
+    listed = RUN.invoke(app, words)
+    assert listed.exit_code == 0
+    assert ["far", "depth", "Depth", "Anything,", "small"] in [line.split() for line in listed.stdout.splitlines()]
+    assert "small " not in listed.stdout.replace("Anything, small", "")
+    (tmp_path / "c.toml").write_text(TWO_VARIANTS + DEPTH.replace('weights = "./depth"', ""))
+    assert "extractors.far: depth needs weights" in RUN.invoke(app, words).stderr.replace("far.:", "far:")
+
+
 def test_the_catalog_command_checks_the_networks_of_a_file(tmp_path: Path) -> None:
     words = ["catalog", str(tmp_path / "c.toml"), "--finishers"]
     (tmp_path / "c.toml").write_text(TWO_VARIANTS + NET)

@@ -1,5 +1,6 @@
 """Inputs: what they may say, what becomes of them on a variant, and what is refused with which choices."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from schemas.inputs import Input, Kind, Role, inputs_of, read_input
 from schemas.request import Mode, Request
 from schemas.resolve import resolve
 from schemas.task import Group
-from tests.pipelines.catalogs import directed, parse_catalog
+from tests.pipelines.catalogs import TWO_VARIANTS, directed, parse_catalog
 
 CATALOG = directed()
 
@@ -50,6 +51,8 @@ WRONG: list[tuple[Any, str, str, str]] = [
     ({**MASK, "kind": "edges"}, "inputs.0", "mask takes no kind: that is of a structure or a frame", ""),
     ({**EDGES, "strength": 1.5}, "inputs.0.strength", "less than or equal to 1", ""),
     ({**EDGES, "start": 0.5, "end": 0.25}, "inputs.0", "start must be before end", ""),
+    ({**REFERENCE, "extract": True}, "inputs.0", "extract needs the kind of structure that is to be found", ""),
+    ({**EDGES, "kind": "raw", "extract": "canny"}, "inputs.0", "extract needs the kind of structure", ""),
     ({**FIRST, "end": 2}, "inputs.0", "start and end are seconds of a video, and this is an image", ""),
 ]
 
@@ -138,6 +141,21 @@ REFUSED: list[tuple[tuple[dict[str, Any], ...], dict[str, Any], str, str, tuple[
         "one strength for all inputs",
         ("0.5",),
     ),
+    (({**EDGES, "extract": "dpt"},), {}, "inputs.0.extract", "'dpt' finds no edges (on vace)", ("canny",)),
+    (
+        ({**EDGES, "kind": "depth", "extract": True},),
+        {},
+        "inputs.0.extract",
+        "nobody here finds depth; an [extract",
+        (),
+    ),
+    (
+        ({**EDGES, "kind": "depth", "extract": "canny"},),
+        {},
+        "inputs.0.extract",
+        "'canny' finds no depth; an [extract",
+        (),
+    ),
     ((FIRST,), {"strength": 0.5}, "strength", "short form beside image or video", ()),
     ((), {"image": "a", "strength": 0.5, "variant": "small"}, "strength", "takes no strength of a first_frame", ()),
     ((FIRST,), {"mode": "text_to_video"}, "inputs.0.role", "text_to_video takes no first_frame", ()),
@@ -170,6 +188,7 @@ CHANGES: list[tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]] = [
     ((SOURCE,), (SOURCE, MASK)),
     ((SOURCE, MASK), (SOURCE, {"role": "mask", "video": "m"})),
     ((EDGES,), ({**EDGES, "kind": "depth"},)),
+    ((EDGES,), ({**EDGES, "extract": True},)),
     ((REFERENCE,), (REFERENCE, REFERENCE)),
     ((REFERENCE, EDGES), (EDGES,)),
 ]
@@ -342,6 +361,48 @@ def test_a_controlnet_is_part_of_the_variant_and_none_is_what_it_was() -> None:
     one, other = (drawn(DRAWN, f'controlnet = {{ source = "a/{name}", kind = "edges" }}') for name in "cd")
     assert one.digest != other.digest
     assert CATALOG["vace"].digest == "f2e9ad8ca0b81278"
+
+
+EXTRACTORS = """
+[extractors.fine]
+method = "canny"
+low = 20
+high = 60
+[extractors.far]
+method = "depth"
+weights = "./dpt"
+"""
+
+
+def test_who_finds_a_structure_is_in_the_group_by_how_it_does_and_not_by_its_name() -> None:
+    more = parse_catalog(TWO_VARIANTS + EXTRACTORS, "c.toml", Path("/catalogs"))
+    catalog = Catalog(variants=CATALOG.variants, extractors=more.extractors)
+
+    def group(**fields: Any) -> Group:
+        request = Request.model_validate({"prompt": "x", "variant": "vace", "inputs": [{**EDGES, **fields}]})
+        return resolve(request.settings, catalog, inputs=request.input_specs, rank=lambda variant, group: 0.0)
+
+    assert group(extract=True).key == group(extract="auto").key == group(extract="canny").key
+    assert group(extract=False).key == group().key == group_of(EDGES).key
+    assert group(extract="fine").key != group(extract="canny").key
+    depth = group(kind="depth", extract=True).conditions[0].extract
+    assert depth is not None
+    assert (depth.method, depth.weights) == ("depth", str(Path("/catalogs/dpt")))
+    again = Catalog(
+        variants=CATALOG.variants,
+        extractors={"other": more.extractors["fine"].model_copy(update={"name": "other", "title": "another name"})},
+    )
+    request = Request.model_validate({"prompt": "x", "variant": "vace", "inputs": [{**EDGES, "extract": True}]})
+    named = resolve(request.settings, again, inputs=request.input_specs, rank=lambda variant, group: 0.0)
+    assert named.key == group(extract="fine").key
+
+
+def test_tasks_of_before_there_were_extractors_are_what_they_were() -> None:
+    group = group_of(EDGES)
+    assert "extract" not in group.conditions[0].model_dump()
+    assert group.key == "5b0a411ef8a0d6d4"
+    found = group_of({**EDGES, "extract": True})
+    assert Group.model_validate_json(found.model_dump_json()) == found, "as stores and messages carry it"
 
 
 def test_what_a_variant_takes_is_told() -> None:

@@ -138,7 +138,7 @@ def mp4(frames: Frames, path: Path) -> bytes:
 
 SCRIBBLES: list[tuple[str, str, dict[str, Any]]] = [("first_frame", "a.png", {}), ("keyframe", "b.png", {"at_s": 1.0})]
 CASES: list[tuple[str, list[dict[str, Any]]]] = [
-    ("edges", [{"role": "structure", "kind": "edges", "video": "v.mp4", "strength": 0.5}]),
+    ("edges", [{"role": "structure", "kind": "edges", "video": "v.mp4", "strength": 0.5, "extract": True}]),
     (
         "scribble",
         [{"role": role, "kind": "scribble", "image": image, **place} for role, image, place in SCRIBBLES],

@@ -8,6 +8,7 @@ import pytest
 from runwayml import BadRequestError, RunwayML
 
 from schemas.conditions import Condition
+from schemas.extract import Extraction
 from schemas.inputs import Kind, Role
 from serve.config import Pools
 from tests.pipelines.catalogs import directed
@@ -290,6 +291,25 @@ def test_variants_tell_what_they_take(http: httpx.Client) -> None:
     assert by_name["small"]["inputs"] == [{"role": "first_frame"}]
     assert by_name["frames"]["inputs"] == [{"role": role} for role in ("first_frame", "last_frame", "keyframe")]
     assert {"role": "structure", "kinds": ["depth", "edges"]} in by_name["vace"]["inputs"]
+
+
+def test_a_structure_may_be_found_in_a_plain_video(served: Endpoint, http: httpx.Client) -> None:
+    extractors = http.get("/v1/variants").json()["extractors"]
+    assert extractors == [
+        {"name": "canny", "title": "OpenCV's Canny edges, white on black", "kind": "edges", "method": "canny"}
+    ]
+    given = {"role": "structure", "kind": "edges", "video": CLIP, "extract": True}
+    answer = http.post("/v1/text_to_video", json={"model": "vace", "promptText": "x", "inputs": [given]})
+    task = served.store.tasks.get(answer.json()["id"])
+    assert task is not None
+    assert task.group.conditions[0].extract == Extraction(method="canny")
+    unknown = {**given, "extract": "sobel"}
+    refused = http.post("/v1/text_to_video", json={"model": "vace", "promptText": "x", "inputs": [unknown]})
+    assert refused.status_code == 400
+    (issue,) = refused.json()["issues"]
+    assert issue["path"] == ["inputs", 0, "extract"]
+    assert "'sobel' finds no edges" in issue["message"]
+    assert issue["choices"] == ["canny"]
 
 
 def test_media_of_waiting_tasks_are_in_use_whatever_they_are_for(served: Endpoint, http: httpx.Client) -> None:
