@@ -94,7 +94,7 @@ def actor_trail(store: ObjectStore, run: RunAudit, process: str) -> Trail:
 
 def task_ended(task: Task, record: LedgerRecord, run: RunAudit, at: float, found: bool = False) -> Told:
     """What became of one task of a run, as its ledger has it. `found`: an earlier process had stored the clip."""
-    prompt_sha256, prompt = redacted(words_of(task.prompt, task.negative_prompt), run.prompts)
+    prompt_sha256, prompt = redacted(words_of(task.words, task.negative_prompt), run.prompts)
     clip = record.clip
     entry = Entry(
         at=instant(at),
@@ -102,7 +102,7 @@ def task_ended(task: Task, record: LedgerRecord, run: RunAudit, at: float, found
         action=_ENDS.get(record.status, Action.TASK_FAILED),
         subject=f"task:{record.fingerprint}",
         decision=record.failure_code or record.error_class or record.status.value,
-        reason=without_words(record.error or "", task.prompt, task.negative_prompt)
+        reason=without_words(record.error or "", *task.prompts, task.negative_prompt)
         or ("stored by a process that died before it could tell" if found else ""),
         clip=None if clip is None else AuditedClip(sha256=clip.sha256, uri=clip.uri),
         moderation=audited(record.moderation),

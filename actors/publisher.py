@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from actors.chunk_store import StoredChunks
 from actors.decoder import read_frames
 from actors.encoder import EncoderSettings, encode, poster, read_metadata
 from actors.provenance import ClaimInputs, Provenance, Signature, signature_in, stage_edits
@@ -41,6 +42,7 @@ class ClipNames(Protocol):
     def clip(self, variant: str, fingerprint: str, suffix: str) -> str: ...
     def poster(self, variant: str, fingerprint: str) -> str: ...
     def stage(self, task: str, number: int, fingerprint: str) -> str: ...
+    def chunk(self, task: str, number: int, fingerprint: str) -> str: ...
 
 
 class Publisher:
@@ -65,6 +67,8 @@ class Publisher:
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        # Of clips of several calls. They go when the clip is there.
+        self.chunks = StoredChunks(store, variant.name, names)
         self._store = store
         self._variant = variant
         self._revision = revision
@@ -101,6 +105,7 @@ class Publisher:
             made = self._made(rendered, before, moderation)
             rendered, finished_s, finished_usd = made
         record = self._publish(rendered, queue_s, load_s, attempts, moderation, finished_s)
+        self.chunks.drop(rendered.task, rendered.group)
         return record.model_copy(
             update={
                 "before": tuple(before),
@@ -177,7 +182,7 @@ class Publisher:
             try:
                 inside = self._fetched(key, path)
                 made = (inside.get("fingerprint"), inside.get("variant"), inside.get("group"))
-                if made != (task.fingerprint, self._variant.name, _told(group)):
+                if made != (task.fingerprint, self._variant.name, group.told):
                     return None
                 data = path.read_bytes()
                 recorded = record.clip.sha256 if record is not None and record.clip is not None else None
@@ -252,6 +257,7 @@ class Publisher:
             inside = self._fetched(key, path)
             made = Group.model_validate({"variant": self._variant.name, **inside.get("group", group.model_dump())})
             clip = self._clip(task, made, path, signature_in(path))
+        self.chunks.drop(task, group)
         timings = Timings.model_validate(inside.get("timings", {}))
         return Record(
             fingerprint=task.fingerprint,
@@ -337,6 +343,7 @@ class Publisher:
         return {
             "fingerprint": task.fingerprint,
             "prompt": task.prompt,
+            **({"prompts": _told_prompts(task, group)} if task.later else {}),
             "negative_prompt": task.negative_prompt,
             "seed": task.seed,
             "inputs": [
@@ -346,7 +353,7 @@ class Publisher:
             "variant": self._variant.name,
             "weights": self._variant.weights,
             "revision": self._revision,
-            "group": _told(group),
+            "group": group.told,
         }
 
     def _claim(self, task: Task, group: Group, mark: str | None) -> ClaimInputs:
@@ -358,6 +365,6 @@ class Publisher:
         return self._now().astimezone(UTC).isoformat(timespec="milliseconds")
 
 
-def _told(group: Group) -> dict[str, Any]:
-    """A group as a file tells of it. Clips to which nothing is done say nothing of that."""
-    return group.model_dump(mode="json", exclude={"variant"} if group.finish else {"variant", "finish"})
+def _told_prompts(task: Task, group: Group) -> list[dict[str, Any]]:
+    """Several prompts, each with the frame from which it holds."""
+    return [{"from_frame": frame, "text": text} for frame, text in zip((0, *group.turns), task.prompts, strict=True)]

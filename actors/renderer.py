@@ -6,6 +6,8 @@
 | a task's frames are NaN, or it was cancelled | nothing: their clips are returned |
 | the call raises | every task is called again by itself; those that raise again fail |
 | the accelerator runs out of memory | the batch is halved, and halved again, down to one task |
+
+A clip of several calls (`actors.chunked`) is one call in all of this.
 """
 
 import logging
@@ -13,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from actors.chunked import NOTHING_KEPT, ChunkStore, render_chunks
 from models.model import Cancelled, Frames, Model, OnStep, TaskMedia, ignore_step, nobody_cancelled
 from schemas.errors import CancelledError, OutOfMemoryError, RenderError, RushesError
 from schemas.moderation import Moderation
@@ -76,10 +79,12 @@ class Renderer:
         cancelled: Cancelled = nobody_cancelled,
         *,
         media: Sequence[TaskMedia | RushesError] | None = None,
+        chunks: ChunkStore = NOTHING_KEPT,
     ) -> list[Rendered | TaskFailure]:
         """Render every task of `batch`: one entry a task, in its order. Raises nothing for a task's sake.
 
         `media` is as long as the batch: what each task brings, or why that could not be read; None: they bring nothing.
+        `chunks` keeps those of clips of several calls.
         """
         outcomes: dict[str, Rendered | TaskFailure] = {}
         pending: list[_Pending] = []
@@ -92,12 +97,17 @@ class Renderer:
                 outcomes[task.fingerprint] = TaskFailure(task, batch.group, brought)
             else:
                 pending.append(_Pending(task, brought))
-        for outcome in self._attempt(batch.group, pending, on_step, cancelled):
+        for outcome in self._attempt(batch.group, pending, on_step, cancelled, chunks):
             outcomes[outcome.task.fingerprint] = outcome
         return [outcomes[task.fingerprint] for task in batch.tasks]
 
     def _attempt(
-        self, group: Group, pending: Sequence[_Pending], on_step: OnStep, cancelled: Cancelled
+        self,
+        group: Group,
+        pending: Sequence[_Pending],
+        on_step: OnStep,
+        cancelled: Cancelled,
+        chunks: ChunkStore,
     ) -> list[Rendered | TaskFailure]:
         """One call for all; when it raises, smaller ones."""
         if not pending:
@@ -105,7 +115,12 @@ class Renderer:
         batch = RenderBatch(group, tuple(p.task for p in pending))
         started = self._clock()
         try:
-            clips = self.model.render(batch, tuple(p.media for p in pending), on_step, cancelled)
+            media = tuple(p.media for p in pending)
+            clips = (
+                render_chunks(self.model, batch, media, on_step, cancelled, chunks)
+                if group.chunks is not None
+                else self.model.render(batch, media, on_step, cancelled)
+            )
             if len(clips) != len(pending):
                 raise RenderError(f"the model returned {len(clips)} clips for {len(pending)} tasks")
         except Exception as error:
@@ -118,7 +133,9 @@ class Renderer:
                 return [TaskFailure(only.task, group, ours, only.lost_s, only.attempts)]
             log.warning("a batch of %d raised, trying smaller ones: %s", len(tried), ours)
             return [
-                outcome for part in _smaller(tried, ours) for outcome in self._attempt(group, part, on_step, cancelled)
+                outcome
+                for part in _smaller(tried, ours)
+                for outcome in self._attempt(group, part, on_step, cancelled, chunks)
             ]
         share_s = (self._clock() - started) / len(pending)
         return [

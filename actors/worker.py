@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol
 
+from actors.chunked import NOTHING_KEPT, ChunkStore
 from actors.failures import media_error, publish_error
 from actors.media_reader import MediaReader
 from actors.moderator import Moderates
@@ -310,7 +311,7 @@ class Worker(Generic[I]):
         """The batch's outcomes. Tasks of which a clip on the way is stored go on from there, and are not rendered."""
         work = part.batch.work
         if not work.group.finish:
-            return self._renderer.render(work, on_step, self._unwanted, media=part.media)
+            return self._renderer.render(work, on_step, self._unwanted, media=part.media, chunks=self._kept(work.group))
         if any(bases & _bases(part.batch) for _, bases in self._unpublished):
             self._wait_for_published()
         done: dict[str, Rendered | TaskFailure] = {}
@@ -324,9 +325,15 @@ class Worker(Generic[I]):
         if left:
             rest = RenderBatch(work.group, tuple(task for task, _ in left))
             media_left = [media for _, media in left]
-            for outcome in self._renderer.render(rest, on_step, self._unwanted, media=media_left):
+            for outcome in self._renderer.render(
+                rest, on_step, self._unwanted, media=media_left, chunks=self._kept(work.group)
+            ):
                 done[outcome.task.fingerprint] = outcome
         return [done[task.fingerprint] for task in work.tasks]
+
+    def _kept(self, group: Group) -> ChunkStore:
+        """Where the chunks of clips of several calls are."""
+        return NOTHING_KEPT if group.chunks is None else self._publisher.chunks
 
     def _set(self, items: Sequence[I], *, stage: Stage | None = None, share: float | None = None) -> None:
         with self._lock:
@@ -384,6 +391,8 @@ class Worker(Generic[I]):
     def _refused(self, outcome: Rendered, error: ModerationRefusedError, load_s: float) -> TaskFailure:
         """Nothing of it is stored, not even its poster."""
         log.info("task %s: %s", outcome.task.fingerprint, error)
+        if outcome.group.chunks is not None:
+            self._publisher.chunks.drop(outcome.task, outcome.group)
         lost_s = outcome.lost_s + outcome.render_s
         billed_s = lost_s + load_s if self._settings.bill_refused else 0.0
         return TaskFailure(outcome.task, outcome.group, error, lost_s, outcome.attempts, billed_s)

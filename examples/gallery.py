@@ -113,6 +113,10 @@ def rows(media: Path) -> list[dict[str, Any]]:
              inputs=[given("source", "source.mp4"), given("mask", "mask.png")]),
         asks("edit: region of a source, reversed", "a green triangle standing still on a white background",
              inputs=[given("source", "source.mp4")], edit={"reverse": True, "region": [0.05, 0.2, 0.55, 0.8]}),
+        asks("six seconds, three prompts", "a red circle", duration_s=6, prompts=[
+            {"from_s": 0, "text": "moving right on a white background"},
+            {"from_s": 2, "text": "moving down on a white background"},
+            {"from_s": 4, "text": "moving left on a white background"}]),
         asks("style", "a triangle moving left in the style of the reference", inputs=[given("style", "style.png")]),
         asks("finish: interpolate, upscale", "a cyan star moving down on a black background", "embedded-turbo",
              finish=[{"interpolate": 24}, {"upscale": 2}]),

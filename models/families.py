@@ -18,6 +18,7 @@ from schemas.errors import VariantLoadError
 from schemas.inputs import FRAMES as FRAME_ROLES
 from schemas.parts import Part
 from schemas.request import Mode
+from schemas.sliding import prompt_of_each_window, slide_of
 from schemas.task import Group, RenderBatch, Task
 
 # Parameter names for one thing, the preferred first.
@@ -35,6 +36,7 @@ _OURS = {
     "last_image", "mask", "reference_images", "conditioning_scale", "conditions", "frame_index",
     "c2w", "action", "intrinsics", "conditioning_frames", "controlnet_conditioning_scale", "controlnet_frame_indices",
     "ip_adapter_image", "ip_adapter_image_embeds",
+    "prompt_segments", "seed",
 }  # fmt: skip
 
 # Image pipelines that take a list of images, one a prompt, and were tested to give each prompt its own. The others
@@ -51,13 +53,18 @@ _NEVER_BATCHED = {
     "HunyuanVideo15ImageToVideoPipeline",
     # One list of frames for all prompts of a call.
     *classes_with(Part.CONTROLNET),
+    # Noise on what it continues from (`addnoise_condition`) is of torch's global generator.
+    "SkyReelsV2DiffusionForcingPipeline",
 }
 
 # These refuse lists of prompts and of generators, also of one.
-_ONE_A_CALL = {"WanVACEPipeline", "SanaWMPipeline"}
+_ONE_A_CALL = {"WanVACEPipeline", "SanaWMPipeline", "LTXI2VLongMultiPromptPipeline"}
 
 # Their output is the one clip, where others give a list of clips.
 _BARE_CLIP = {"SanaWMPipeline"}
+
+# Their output is as the VAE gives it: (clips, 3, frames, height, width) in -1…1.
+_RAW_CLIPS = {"LTXI2VLongMultiPromptPipeline"}
 
 
 # How the names of arguments end that are pairs of numbers.
@@ -88,6 +95,8 @@ class CallForm:
 
     def clips(self, frames: Any) -> Any:
         """What the call returned, as one clip a task."""
+        if self.pipeline in _RAW_CLIPS:
+            return list(frames.permute(0, 2, 1, 3, 4) / 2 + 0.5)
         return [frames] if self.pipeline in _BARE_CLIP else frames
 
     def batches(self, mode: Mode) -> bool:
@@ -177,8 +186,21 @@ def arguments(
     if not form.lists:
         for name in out.keys() & {"prompt", "negative_prompt", "generator"}:
             (out[name],) = out[name]
+    if "prompt_segments" in form.parameters:
+        out |= _segments(form, variant, group, batch.tasks[0])
     out.update(_media(form, variant, group, batch.tasks, media))
     return out
+
+
+def _segments(form: CallForm, variant: Variant, group: Group, task: Task) -> dict[str, Any]:
+    """Which window has which prompt. Without a seed of its own, which would be of the device, the class draws all
+    windows' noise from the task's generator, one after the other."""
+    slide = slide_of(form.pipeline, variant.call_options, group.frames, variant.latent.temporal)
+    told = prompt_of_each_window(slide, group.turns)
+    segments = [
+        {"start_window": window, "end_window": window, "text": task.prompts[turn]} for window, turn in enumerate(told)
+    ]
+    return {"seed": None, "prompt_segments": segments}
 
 
 def _media(

@@ -44,6 +44,7 @@ from schemas.errors import (
     VariantLoadError,
 )
 from schemas.request import Mode
+from schemas.sliding import slide_of
 from schemas.task import Group, RenderBatch, Task
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class LoadedModel:
             with (
                 self.adapters.acting(pipe, batch.group.loras) as on_text,
                 self.prompts.attached(pipe, on_text),
-                _watched(pipe, on_step, check),
+                _watched(pipe, on_step, check, self._windows(batch)),
                 torch.random.fork_rng(devices=self._random_devices()),
             ):
                 torch.manual_seed(batch.tasks[0].seed)
@@ -167,6 +168,12 @@ class LoadedModel:
         if failure is not None:
             raise failure
         return tuple(CancelledError(f"task {task.fingerprint} was cancelled") for task in batch.tasks)
+
+    def _windows(self, batch: RenderBatch) -> int:
+        """How often the class goes through its steps in one call."""
+        pipeline, options = self.forms[batch.group.mode].pipeline, self.variant.call_options
+        slide = slide_of(pipeline, options, batch.group.frames, self.variant.latent.temporal)
+        return 1 if slide is None else len(slide.begins_at)
 
     def _tidy(self, pipe: Any) -> None:
         """After a call that ended half way: offloaded parts go back, step caches forget, memory is given back."""
@@ -270,13 +277,20 @@ class _Steps:
 
 
 @contextmanager
-def _watched(pipe: Any, on_step: OnStep, check: Any) -> Iterator[None]:
-    """Inside, `pipe`'s progress bar reports to `on_step` and asks `check` between steps."""
+def _watched(pipe: Any, on_step: OnStep, check: Any, windows: int = 1) -> Iterator[None]:
+    """Inside, `pipe`'s progress bar reports to `on_step` and asks `check` between steps. It has as many bars as there
+    are `windows`, one after the other."""
+    begun = -1
+
+    def on_own_step(done: int, total: int) -> None:
+        on_step(begun * total + done, windows * total)
 
     def progress_bar(iterable: Any = None, total: int | None = None) -> Any:
+        nonlocal begun
+        begun = min(begun + 1, windows - 1)
         if iterable is None:
-            return _Steps(total or 1, on_step, check)
-        return _stepped(iterable, on_step, check)
+            return _Steps(total or 1, on_own_step, check)
+        return _stepped(iterable, on_own_step, check)
 
     pipe.progress_bar = progress_bar
     try:

@@ -36,7 +36,7 @@ def clean_content(
 ) -> tuple[Content, tuple[Issue, ...]]:
     """The content of a row (in the order of `CONTENT_FIELDS`) with its inputs, and what is wrong with it. `mode` is
     None when the row's settings are wrong already."""
-    row_id, prompt, negative, seed, _, _, _, priority, _ = row
+    row_id, prompt, _, negative, seed, _, _, _, priority, _ = row
     found: list[Issue] = []
     row_id = _id(row_id, found)
     texts = {name: _text(name, value, found) for name, value in (("prompt", prompt), ("negative_prompt", negative))}

@@ -31,6 +31,7 @@ ROW_SCHEMA = pa.schema(
         ("seed", pa.int64()),
         ("sample", pa.int32()),
         ("prompt", pa.string()),
+        ("prompts", pa.string()),
         ("inputs", pa.string()),
         ("finish", pa.string()),
         ("quoted_gpu_s", pa.float64()),
@@ -58,6 +59,7 @@ def task_array(planned: Planned, members: npt.NDArray[np.int64]) -> pa.StructArr
             taken(planned.seeds, pa.int64()),
             taken(planned.media, pa.list_(pa.string())),
             taken(planned.bases, pa.string()),
+            pa.array([planned.later(i) for i in members], type=pa.list_(pa.string())),
         ],
         fields=list(TASK_TYPE),
     )
@@ -96,6 +98,7 @@ def row_table(planned: Planned, quotes: Sequence[tuple[float, float, float]]) ->
             pa.array([None if s < 0 else s for s in planned.seeds], type=pa.int64()),
             pa.array(planned.rows.samples or [0] * count, type=pa.int32()),
             pa.array([p if isinstance(p, str) else None for p in planned.column("prompt")], type=pa.string()),
+            pa.array([_told_prompts(planned, i) for i in range(count)], type=pa.string()),
             pa.array([_told_inputs(planned, i) for i in range(count)], type=pa.string()),
             by_group([json.dumps([s.told for s in g.finish]) if g.finish else None for g in groups], pa.string()),
             by_group([q[0] for q in quotes], pa.float64()),
@@ -109,6 +112,15 @@ def row_table(planned: Planned, quotes: Sequence[tuple[float, float, float]]) ->
         schema=ROW_SCHEMA,
     )
     return table.sort_by([("fingerprint", "ascending"), ("row", "ascending")])
+
+
+def _told_prompts(planned: Planned, position: int) -> str | None:
+    """Several prompts as JSON, each with its instant."""
+    if not planned.told or not planned.told[position].turns_s:
+        return None
+    texts, turns_s = planned.told[position]
+    told = [{"from_s": at, "text": text} for at, text in zip((0.0, *turns_s), texts, strict=True)]
+    return json.dumps(told, ensure_ascii=False)
 
 
 def _told_inputs(planned: Planned, position: int) -> str | None:

@@ -28,10 +28,12 @@ from schemas.motion import MOTION_FIELDS, motion_issue
 from schemas.request import CONTENT_FIELDS, MAX_PROMPT_CHARS, MAX_SEED, SETTINGS_FIELDS, Mode, Settings
 from schemas.resolve import Rank, resolve
 from schemas.task import Group, derived_seed, sample_seed
+from schemas.timed_prompts import Told, read_prompts
 
 _LOST = "\ufffd"
 _FAST_ID_CHARS = 512
 _NOTHING = Moderation()
+_ONE = Told(("",))  # prompt of a row that has no more than that
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Planned:
     fingerprints: list[str] = field(default_factory=list)
     bases: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    # Of rows with several prompts: what they say, and when. Empty where no row has any.
+    told: list[Told] = field(default_factory=list)
     media: list[tuple[str, ...]] = field(default_factory=list)
     identities: list[tuple[str, ...]] = field(default_factory=list)
     priorities: list[int] = field(default_factory=list)
@@ -65,6 +69,10 @@ class Planned:
     moderation: list[Moderation] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+
+    def later(self, position: int) -> tuple[str, ...]:
+        """The prompts of a row after its first."""
+        return self.told[position].texts[1:] if self.told else ()
 
     def column(self, name: str) -> list[Any]:
         """A column of the manifest, None where a row does not give it."""
@@ -100,6 +108,8 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
         return planned
     none: list[Any] = [None] * count
     broken = fill_templates(rows, rules.templates)
+    if "prompts" in rows.columns:
+        planned.told = _told(rows, broken)
     take = rows.columns.get
     settings_columns = [take(name) or none for name in SETTINGS_FIELDS]
     if rules.variant is not None:
@@ -116,9 +126,10 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
         *(take(name) or none for name in CONTENT_FIELDS),
         strict=True,
     )
-    moderated = _moderated(take("prompt") or none, take("negative_prompt") or none, rules)
+    moderated = _moderated(take("prompt") or none, take("negative_prompt") or none, planned.told, rules)
     for position, (values, row) in enumerate(zip(zip(*settings_columns, strict=True), content, strict=True)):
-        row_id, prompt, negative, seed, inputs, image, video, priority, metadata = row
+        row_id, prompt, _, negative, seed, inputs, image, video, priority, metadata = row
+        turns_s = planned.told[position].turns_s if planned.told else ()
         line = rows.lines[position]
         shown_id = row_id if row_id is None or isinstance(row_id, str) else shown(row_id)
         if position in broken:
@@ -129,11 +140,12 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
         wrong_inputs: tuple[Issue, ...] = ()
         if inputs is not None or image is not None or video is not None:
             given, wrong_inputs = row_inputs(inputs, image, video, strengths[position])
-        key = (*values, *(one.spec for one in given))
+        key = (*values, turns_s, *(one.spec for one in given))
         try:
             group_index, issues = known[key] if not wrong_inputs else (-1, wrong_inputs)
         except KeyError:
-            group_index, issues = _resolve_once(values, tuple(one.spec for one in given), rules, planned, index_of)
+            specs = tuple(one.spec for one in given)
+            group_index, issues = _resolve_once(values, specs, turns_s, rules, planned, index_of)
             known[key] = group_index, issues
         except TypeError:  # an unhashable value: a list or an object where a scalar belongs
             group_index, issues = -1, _wrong_settings(values)
@@ -167,6 +179,8 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
         found = moderated[position] if moderated else _NOTHING
         if not issues and (refusal := found.refusal) is not None:
             field_name = "negative_prompt" if refusal.part is ModeratedPart.INPUT_NEGATIVE else "prompt"
+            if turns_s and field_name == "prompt":
+                field_name = "prompts"
             issues = (Issue(field_name, f"refused by moderation: {refusal}", found.code),)
         planned.moderation.append(found)
         if issues:
@@ -174,8 +188,9 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
             continue
         negative = negative or ""
         group = planned.groups[group_index]
+        later = planned.later(position)
         if seed is None:
-            seed = derived_seed(row_id, prompt, negative, identities)
+            seed = derived_seed(row_id, prompt, negative, (*identities, *later))
         if rows.samples:
             seed = sample_seed(seed, rows.samples[position])
         planned.ids.append(row_id if row_id is not None else f"{line:07d}")
@@ -185,16 +200,43 @@ def plan_rows(rows: Rows, rules: PlanRules) -> Planned:
         planned.identities.append(identities)
         planned.priorities.append(priority or 0)
         planned.metadata.append(metadata)
-        base = group.base_fingerprint(prompt, negative, seed, identities)
+        base = group.base_fingerprint(prompt, negative, seed, identities, later)
         planned.bases.append(base if group.finish else "")
         planned.fingerprints.append(chained(base, group.finish))
     return planned
 
 
-def _moderated(prompts: Sequence[Any], negatives: Sequence[Any], rules: PlanRules) -> list[Moderation]:
+def _told(rows: Rows, broken: dict[int, list[Issue]]) -> list[Told]:
+    """What rows say by `prompts`; the first text goes into the column `prompt`."""
+    found = [_ONE] * len(rows)
+    prompts = list(rows.columns.get("prompt") or [None] * len(rows))
+    for position, value in enumerate(rows.columns["prompts"]):
+        prompt = prompts[position]
+        if value is None or not (prompt is None or isinstance(prompt, str)):
+            continue
+        told, issues = read_prompts(value, prompt or "")
+        if issues:
+            broken.setdefault(position, []).extend(issues)
+        else:
+            found[position], prompts[position] = told, told.texts[0]
+    rows.columns["prompt"] = prompts
+    return found
+
+
+def _moderated(
+    prompts: Sequence[Any], negatives: Sequence[Any], told: Sequence[Told], rules: PlanRules
+) -> list[Moderation]:
     """Of each row's prompts; empty where nothing is moderated. What is no text, or too long, is rejected anyway."""
     if rules.moderate is None:
         return []
+    later = [(position, text) for position, one in enumerate(told) for text in one.texts[1:]]
+    if later:
+        found = _moderated(prompts, negatives, (), rules)
+        for (position, _), more in zip(
+            later, rules.moderate([text for _, text in later], [""] * len(later)), strict=True
+        ):
+            found[position] += more
+        return found
     read = [
         [p if isinstance(p, str) and len(p) <= MAX_PROMPT_CHARS else "" for p in some] for some in (prompts, negatives)
     ]
@@ -219,6 +261,7 @@ def cut_batches(count: int, size: int) -> list[tuple[int, int]]:
 def _resolve_once(
     values: tuple[Any, ...],
     inputs: tuple[InputSpec, ...],
+    turns_s: tuple[float, ...],
     rules: PlanRules,
     planned: Planned,
     index_of: dict[str, int],
@@ -229,6 +272,7 @@ def _resolve_once(
             Settings.model_validate(given),
             rules.catalog,
             inputs=inputs,
+            turns_s=turns_s,
             rank=rules.rank,
             may_run=rules.may_run,
             snap=rules.snap,

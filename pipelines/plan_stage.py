@@ -15,7 +15,7 @@ from pipelines.plan import Planned, PlanRules, cut_batches, plan_rows
 from pipelines.read import read_chunk
 from pipelines.rejects import write_rejects
 from pipelines.rows import most_unknown
-from prompts.diagnosis import asked_of, diagnose
+from prompts.diagnosis import asked_of, diagnose_all
 from schemas.catalog import Variant
 from schemas.clip import Record, Status
 from schemas.finish import finish_s
@@ -172,7 +172,8 @@ class PlanStage:
             number = planned.group_of[position]
             variant = self._rules.catalog[planned.groups[number].variant]
             seen: set[str] = set()
-            for one in diagnose(prompts[position] or "", negatives[position] or "", asked[number], variant):
+            texts = (prompts[position] or "", *planned.later(position))
+            for one in diagnose_all(texts, negatives[position] or "", asked[number], variant):
                 if one.code in seen:
                     continue
                 seen.add(one.code)

@@ -11,7 +11,7 @@ from pipelines.plan import PlanRules, plan_rows
 from pipelines.plan_stage import rank_by_price
 from pipelines.planner import can_run
 from pipelines.read import find_chunks, read_rows
-from prompts.diagnosis import Finding, asked_of, diagnose
+from prompts.diagnosis import Finding, asked_of, diagnose_all
 from prompts.templates import read_templates
 from schemas.config import read_config
 from schemas.run import RunOptions
@@ -65,7 +65,8 @@ def check_prompts(
                 yield CheckedRow(rows.uri, line, planned.ids[position], "", found)
                 continue
             chosen = known[planned.groups[number].variant]
-            found = diagnose(prompts[position] or "", negatives[position] or "", asked[number], chosen)
+            texts = (prompts[position] or "", *planned.later(position))
+            found = diagnose_all(texts, negatives[position] or "", asked[number], chosen)
             yield CheckedRow(rows.uri, line, planned.ids[position], chosen.name, found)
 
 

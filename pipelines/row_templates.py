@@ -12,6 +12,8 @@ def fill_templates(rows: Rows, templates: Templates) -> dict[int, list[Issue]]:
     wins; what was filled in is kept in `metadata`, as `template` and `slots`. Returns what is wrong, by row."""
     names, slots = (rows.columns.get(field) for field in ("template", "slots"))
     wrong: dict[int, list[Issue]] = {}
+    if "prompts" in rows.columns:
+        _fill_each(rows, templates, wrong)
     if names is None and slots is None:
         return wrong
     none: list[Any] = [None] * len(rows)
@@ -40,6 +42,21 @@ def fill_templates(rows: Rows, templates: Templates) -> dict[int, list[Issue]]:
             metadata[position] = _with_template(metadata[position], {"template": name, "slots": given or {}})
     rows.columns |= {"prompt": prompts, "negative_prompt": negatives, "metadata": metadata}
     return wrong
+
+
+def _fill_each(rows: Rows, templates: Templates, wrong: dict[int, list[Issue]]) -> None:
+    """The same of each of several prompts, where one names a template."""
+    told = rows.columns["prompts"] = list(rows.columns["prompts"])
+    negatives = list(rows.columns.get("negative_prompt") or [None] * len(rows))
+    for position, prompts in enumerate(told):
+        if not isinstance(prompts, list):
+            continue
+        filled, negative, issues = templates.filled_each(prompts)
+        told[position] = filled
+        negatives[position] = negatives[position] or negative or None
+        if issues:
+            wrong[position] = issues
+    rows.columns["negative_prompt"] = negatives
 
 
 def _with_template(own: Any, told: dict[str, Any]) -> Any:

@@ -26,7 +26,7 @@ from schemas.request import MAX_SAMPLES, Request
 TEMPLATE_FIELDS = ("template", "slots")
 FIELDS = frozenset(Request.model_fields) | frozenset(TEMPLATE_FIELDS)
 # Without one of these columns a table is no manifest.
-ASKED_BY = frozenset({"prompt", "template", "image", "video", "inputs"})
+ASKED_BY = frozenset({"prompt", "prompts", "template", "image", "video", "inputs"})
 
 # What the endpoint's clients call the same things (`serve.wire.creates`).
 _ALIASES = {
@@ -70,6 +70,7 @@ _HINTS = {
     "file_name": "id",
 }
 _INPUT_ALIASES = {"at_seconds": "at_s"}
+_PROMPT_ALIASES = {"from_seconds": "from_s", "prompt": "text", "prompt_text": "text"}
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _BETWEEN_WORDS = re.compile(r"[\s\-.]+")
 # Manifests may have a key of its own in every row; more names than this are not told apart.
@@ -161,6 +162,8 @@ class Rows:
             self.columns["inputs"] = [self._inputs(i, v) for i, v in enumerate(self.columns["inputs"])]
         for name in MOTION_FIELDS.keys() & self.columns.keys():
             self.columns[name] = [self._motion(i, name, v) for i, v in enumerate(self.columns[name])]
+        if "prompts" in self.columns:
+            self.columns["prompts"] = [self._prompts(i, v) for i, v in enumerate(self.columns["prompts"])]
         if "slots" in self.columns:
             self.columns["slots"] = [self._json("slots", i, v) for i, v in enumerate(self.columns["slots"])]
         for name in ("finish", "loras"):
@@ -186,6 +189,13 @@ class Rows:
         if not isinstance(value, list):
             return value
         return [_input(one) if isinstance(one, dict) else one for one in value] or None
+
+    def _prompts(self, position: int, value: Any) -> Any:
+        """A list of prompts with our names, however it is written; None where there are none."""
+        value = self._json("prompts", position, value)
+        if isinstance(value, dict):
+            value = [value]
+        return None if value == [] else [_prompt(one) for one in value] if isinstance(value, list) else value
 
     def _motion(self, position: int, name: str, value: Any) -> str | None:
         """A camera, paths or an edit as JSON with our names: many rows have the same, and a text can be looked up."""
@@ -304,6 +314,14 @@ def _input(value: dict[str, Any]) -> dict[str, Any]:
     """An input with its keys, and its media, as people and other tools write them."""
     named = {_INPUT_ALIASES.get(plain, plain): one for plain, one in ((_plain(str(k)), v) for k, v in value.items())}
     return {k: _media(v) if k in ("image", "video") and not isinstance(v, str) else v for k, v in named.items()}
+
+
+def _prompt(value: Any) -> Any:
+    """One of several prompts with its keys as we write them; the slots of its template are the client's own."""
+    if not isinstance(value, dict):
+        return value
+    named = ((_plain(str(name)), one) for name, one in value.items() if one is not None)
+    return {_PROMPT_ALIASES.get(name, name): one for name, one in named}
 
 
 def _plain_keys(value: Any) -> Any:

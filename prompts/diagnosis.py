@@ -169,7 +169,7 @@ _OPPOSITES = {
 
 
 class Finding(NamedTuple):
-    """One thing that looks like a mistake. `field` is `prompt` or `negative_prompt`."""
+    """One thing that looks like a mistake. `field` is `prompt`, `negative_prompt`, or of several `prompts.1.text`."""
 
     code: str
     field: str
@@ -235,6 +235,18 @@ def diagnose(prompt: str, negative_prompt: str, asked: Asked, variant: Variant) 
     if negative_prompt.strip():
         found += _negative(negative_prompt, asked)
     return tuple(sorted(found, key=lambda one: CODES.index(one.code)))
+
+
+def diagnose_all(prompts: Sequence[str], negative_prompt: str, asked: Asked, variant: Variant) -> tuple[Finding, ...]:
+    """The same of a clip with several prompts, and of one with one."""
+    if len(prompts) == 1:
+        return diagnose(prompts[0], negative_prompt, asked, variant)
+    found = [
+        one._replace(field=f"prompts.{number}.text")
+        for number, prompt in enumerate(prompts)
+        for one in diagnose(prompt, "", asked, variant)
+    ]
+    return (*found, *diagnose("", negative_prompt, asked, variant))
 
 
 def _length(field: str, text: str, encoder: TextEncoder) -> Iterator[Finding]:

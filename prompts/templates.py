@@ -23,7 +23,7 @@ equal prompts, and the prompt that was made is what is rendered, moderated and f
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,6 +158,32 @@ class Templates(_Frozen):
             said = f"must be an object of slots (got {str(slots)[:60]!r})"
             raise InvalidRequestError((Issue(slots_path, said, "type", tuple(template.slots)),))
         return template.filled(slots, slots_path)
+
+    def filled_each(self, prompts: Sequence[object], path: str = "prompts") -> tuple[list[object], str, list[Issue]]:
+        """Several prompts of one clip, each with `template` and `slots` replaced by its text; the first negative prompt
+        that a template has, as a clip has one; and what is wrong."""
+        out: list[object] = []
+        negative = ""
+        issues: list[Issue] = []
+        for number, one in enumerate(prompts):
+            where = f"{path}.{number}"
+            if not isinstance(one, dict) or (one.get("template") is None and one.get("slots") is None):
+                out.append(one)
+                continue
+            rest = {name: value for name, value in one.items() if name not in ("template", "slots")}
+            out.append(rest)
+            if one.get("template") is None:
+                issues.append(Issue(f"{where}.template", "slots are of a template", "missing", self.names))
+            elif rest.get("text") is not None:
+                issues.append(Issue(f"{where}.text", "give text or template, not both", "twice"))
+            else:
+                try:
+                    made = self.filled(one["template"], one.get("slots"), f"{where}.template", f"{where}.slots")
+                except InvalidRequestError as error:
+                    issues += error.issues
+                    continue
+                rest["text"], negative = made.prompt, negative or made.negative_prompt
+        return out, negative, issues
 
 
 def read_templates(file: str | Path | None = None) -> Templates:

@@ -54,10 +54,19 @@ def catalog(
 
 
 def _told(variant: Variant) -> dict[str, Any]:
-    """The entry, and the inputs and the motion that it comes to: what the class carries and the entry says."""
+    """The entry, and the inputs, the motion and the length that it comes to: what the class carries and the entry
+    says."""
     roles = {mode.value: [role.value for role in variant.roles(mode)] for mode in variant.modes}
     motion = {mode.value: [steer.value for steer in variant.steers(mode)] for mode in variant.modes}
-    return {**variant.model_dump(mode="json"), "inputs": roles, "motion": motion}
+    prompts = {mode.value: "several" if variant.several_prompts(mode) else "one" for mode in variant.modes}
+    longest_s = {mode.value: variant.longest_s(mode) for mode in variant.modes}
+    return {
+        **variant.model_dump(mode="json"),
+        "inputs": roles,
+        "motion": motion,
+        "prompts": prompts,
+        "longest_s": longest_s,
+    }
 
 
 def _finisher(one: Finisher) -> dict[str, Any]:
@@ -123,7 +132,8 @@ def _row(v: Variant) -> tuple[str, ...]:
     names = "\n".join((v.name, *bits, *(f"  = {alias}" for alias in v.aliases)))
     text = ("text",) if Mode.TEXT_TO_VIDEO in v.modes else ()
     roles = (role.value.removesuffix("_frame") + _kinds(v, role) for role in v.all_roles)
-    given = " ".join((*text, *roles, *(steer.value for steer in v.all_steers)))
+    several = ("prompts",) if any(map(v.several_prompts, v.modes)) else ()
+    given = " ".join((*text, *several, *roles, *(steer.value for steer in v.all_steers)))
     numbers = (v.fps, v.steps, v.needs.gpus, v.needs.vram_gib, v.price_usd_per_gpu_hour)
     return names, given, str(v.shape.default()), *(f"{number:g}" for number in numbers)
 

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from schemas.conditions import carried, classes_with, kinds_of, roles_of, steers_of
+from schemas.chunks import Chunks
+from schemas.conditions import HOLDS_A_VIDEO, carried, classes_with, kinds_of, roles_of, steers_of
 from schemas.errors import CatalogError
 from schemas.extract import FLOOR_EXTRACTORS, Extractor
 from schemas.finish import FLOOR, Finisher
@@ -20,6 +21,7 @@ from schemas.motion import PathGuide, Steer
 from schemas.parts import ControlNet, Part
 from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule
+from schemas.sliding import SEVERAL_PROMPTS, slide_issue
 
 _E = TypeVar("_E", Finisher, Extractor)
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -175,6 +177,11 @@ class Variant(_Frozen):
         default=0.7, gt=0, le=1, description="of video_to_video, for rows that do not say: the share that is made anew"
     )
     shape: ShapeRule = Field(description="what sizes and lengths it renders")
+    chunks: Chunks | None = Field(
+        default=None,
+        description="longer clips, and several prompts, in several calls, each from the last frames of the one before; "
+        "not done when not set",
+    )
     latent: Latent = Field(description="how pixels become tokens")
     needs: Needs = Field(default=Needs(), description="what one actor holds")
     speed: SpeedSettings = Field(default=SpeedSettings(), description="what makes it faster or smaller")
@@ -235,6 +242,25 @@ class Variant(_Frozen):
         """What of a shot's motion it follows, in `mode`."""
         return steers_of(self.pipeline_for(mode), mode, self.conditions) if mode in self.modes else ()
 
+    def continues(self, mode: Mode) -> bool:
+        """Whether a clip of `mode` may be made of several calls, each from the last frames of the one before."""
+        after = Mode.VIDEO_TO_VIDEO if mode is Mode.VIDEO_TO_VIDEO else Mode.IMAGE_TO_VIDEO
+        # Its own frames are pictures: who takes drawings does not know them.
+        takes = Role.FIRST_FRAME in self.roles(after) and Kind.RAW in self.kinds(Role.FIRST_FRAME)
+        return self.chunks is not None and mode in self.modes and takes
+
+    def longest_frames(self, mode: Mode, fps: float) -> int:
+        """Frames of the longest clip of several calls; 0 where there are none."""
+        return int(self.chunks.max_s * fps + 1e-6) if self.chunks is not None and self.continues(mode) else 0
+
+    def longest_s(self, mode: Mode) -> float:
+        """Seconds of the longest clip at the variant's own rate, to the millisecond."""
+        return round(max(self.shape.max_frames, self.longest_frames(mode, self.fps)) / self.fps, 3)
+
+    def several_prompts(self, mode: Mode) -> bool:
+        """Whether a clip of `mode` may have several prompts, each from its instant on."""
+        return self.continues(mode) or (mode in self.modes and self.pipeline_for(mode) in SEVERAL_PROMPTS)
+
     @property
     def all_steers(self) -> tuple[Steer, ...]:
         """What of a shot's motion it follows, in any of its modes."""
@@ -288,6 +314,31 @@ class Variant(_Frozen):
             if colon and self.controlnet is not None and kind != self.controlnet.kind:
                 own = f"structure:{self.controlnet.kind}"
                 raise ValueError(f"conditions: {said!r} is not what its controlnet follows; available: {own}")
+        return self
+
+    @model_validator(mode="after")
+    def _chunks_can_be(self) -> "Variant":
+        for mode in self.modes:
+            told = slide_issue(self.pipeline_for(mode), self.call_options, self.latent.temporal)
+            if told is not None:
+                raise ValueError(told)
+        chunks = self.chunks
+        if chunks is None:
+            return self
+        width, height, _ = self.shape.native[0]
+        wrong = self.shape.issues(Shape(width=width, height=height, frames=chunks.frames))
+        if wrong:
+            raise ValueError(f"chunks.frames: {wrong[0]}")
+        if chunks.overlap >= chunks.frames:
+            raise ValueError(f"chunks.overlap: must be below the {chunks.frames} frames of a chunk")
+        if not any(self.continues(mode) for mode in self.modes):
+            raise ValueError(
+                f"chunks: a chunk begins with the last frame of the one before, and {self.pipeline} takes no "
+                "first_frame here; available: modes with image_to_video and conditions with first_frame"
+            )
+        able = {self.pipeline_for(Mode.IMAGE_TO_VIDEO), self.pipeline_for(Mode.VIDEO_TO_VIDEO)} & HOLDS_A_VIDEO
+        if chunks.overlap > 1 and not able:
+            raise ValueError(f"chunks.overlap: {self.pipeline} holds single frames, not a video; available: 1")
         return self
 
     def runs_guided(self, guidance: float) -> bool:

@@ -17,6 +17,10 @@ from schemas.parts import Part
 from schemas.request import Mode
 
 ALL = frozenset(Role)
+# Classes that can be given neighbouring frames one by one.
+HOLDS_A_VIDEO = frozenset({"WanVACEPipeline"})
+# Of these a last frame is the last of the call, wherever that is.
+ENDS_WITH_ITS_LAST = frozenset({"WanImageToVideoPipeline"})
 
 
 class Condition(BaseModel):

@@ -11,6 +11,7 @@ from schemas.inputs import GivenInput, Input, InputSpec, inputs_of
 from schemas.loras import MAX_LORAS, Lora
 from schemas.motion import Camera, EditField, Paths
 from schemas.shape import MAX_FPS, MAX_SIDE, MIN_FPS, parse_ratio
+from schemas.timed_prompts import TimedPrompt, Told, order_issues, told
 
 MAX_PROMPT_CHARS = 4000
 MAX_SEED = 2**32 - 1
@@ -83,6 +84,9 @@ class Request(Settings):
 
     id: str | None = Field(default=None, min_length=1, max_length=512)
     prompt: Prompt = ""
+    prompts: tuple[TimedPrompt, ...] = Field(
+        default=(), description="several, each from its instant on; `prompt` then goes before each"
+    )
     negative_prompt: Prompt = ""
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     inputs: tuple[Input, ...] = ()
@@ -91,6 +95,23 @@ class Request(Settings):
     priority: int = Field(default=0, ge=-100, le=100)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     samples: int = Field(default=1, ge=1, le=MAX_SAMPLES, description="clips of it, each with a seed of its own")
+
+    @field_validator("prompts")
+    @classmethod
+    def _prompts_in_order(cls, prompts: tuple[TimedPrompt, ...]) -> tuple[TimedPrompt, ...]:
+        for issue in order_issues(prompts):
+            raise ValueError(f"{issue.path}: {issue.message}")
+        return prompts
+
+    @property
+    def told(self) -> Told:
+        """The prompts as they are rendered, and when."""
+        return told(self.prompt, self.prompts)
+
+    @property
+    def words(self) -> str:
+        """All prompts as one text, as people are told of what was asked."""
+        return "\n".join(self.told.texts)
 
     @property
     def all_inputs(self) -> tuple[GivenInput, ...]:

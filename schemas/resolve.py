@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from schemas.catalog import Catalog, Variant
+from schemas.chunks import Windows, cut
 from schemas.clip import ClipFormat
-from schemas.conditions import Condition, implied_mode, resolved
+from schemas.conditions import ENDS_WITH_ITS_LAST, Condition, implied_mode, resolved
 from schemas.errors import InvalidRequestError, Issue
 from schemas.finish import FinishStep, FitMode, asks_for_size, resolved_finish
 from schemas.inputs import FRAMES, InputSpec, Kind, Role, spec_issues
@@ -16,8 +17,10 @@ from schemas.loras import resolved_loras
 from schemas.motion import Steer
 from schemas.request import Mode, Settings
 from schemas.shape import Shape
+from schemas.sliding import SEVERAL_PROMPTS, slide_of, window_issues
 from schemas.steering import edit_issues, frames_given, range_issues, steering_issues, steering_of, steers_in
 from schemas.task import Group
+from schemas.timed_prompts import turn_frames
 
 # Delays of GIF are whole hundredths of a second, and viewers slow down those of one.
 _MAX_GIF_FPS = 50.0
@@ -31,6 +34,7 @@ def resolve(
     catalog: Catalog,
     *,
     inputs: tuple[InputSpec, ...] = (),
+    turns_s: tuple[float, ...] = (),
     rank: Rank,
     may_run: Callable[[Variant], bool] = lambda _: True,
     snap: bool = False,
@@ -44,7 +48,8 @@ def resolve(
     written; ties go to the catalog's order. With `snap` a shape that breaks the rule becomes the nearest one that
     does not. With `fit_sizes` the clip is brought to a size in pixels that the variant lacks, whether `finish` says so
     or not. `loras` are the sources that LoRAs may be brought from; None: any. `inputs` are the request's, without
-    their media; the group's conditions are in their order. Raises InvalidRequestError with every issue found, choices
+    their media; the group's conditions are in their order. `turns_s` are the instants of its prompts after the first.
+    Raises InvalidRequestError with every issue found, choices
     included.
     """
     mode = settings.mode or implied_mode(spec.role for spec in inputs)
@@ -57,7 +62,7 @@ def resolve(
             names = tuple(dict.fromkeys((*close, *catalog.names)))
             unknown = Issue("variant", f"unknown variant {settings.variant!r}", "unknown_variant", names)
             raise InvalidRequestError((unknown, *media))
-        group, issues = _fit(settings, variant, mode, inputs, catalog, snap, clip_format, fit_sizes, loras)
+        group, issues = _fit(settings, variant, mode, inputs, turns_s, catalog, snap, clip_format, fit_sizes, loras)
         if media:  # what a variant says to inputs that no clip can have is beside the point
             beside = ("inputs", "image", "video", "edit")
             others = tuple(one for one in issues if one.path.partition(".")[0] not in beside)
@@ -72,13 +77,13 @@ def resolve(
     for variant in catalog.variants.values():
         if not variant.auto or mode not in variant.modes or not may_run(variant):
             continue
-        group, issues = _fit(settings, variant, mode, inputs, catalog, snap, clip_format, fit_sizes, loras)
+        group, issues = _fit(settings, variant, mode, inputs, turns_s, catalog, snap, clip_format, fit_sizes, loras)
         if group is not None:
             fitting.append((rank(variant, group), group))
         else:
             reasons.append(f"{variant.name} ({'; '.join(map(str, issues))})")
     if not fitting:
-        able = able_variants(catalog, mode, inputs, needs=_needs(settings))
+        able = able_variants(catalog, mode, inputs, needs=_needs(settings), several=bool(turns_s))
         why = f": {', '.join(reasons)}" if reasons else f" among those that serve {mode} and can run here"
         raise InvalidRequestError((Issue("variant", f"no variant fits{why}", "no_variant", able),))
     return min(fitting, key=lambda pair: pair[0])[1]
@@ -90,15 +95,18 @@ def able_variants(
     inputs: tuple[InputSpec, ...] = (),
     near: Variant | None = None,
     needs: Sequence[Steer | Role] = (),
+    *,
+    several: bool = False,
 ) -> tuple[str, ...]:
-    """The variants that render `mode` with such inputs and follow what it `needs`; the one most like `near` first: its
-    fallbacks, then those whose usual clip is nearest in size and length."""
+    """The variants that render `mode` with such inputs and follow what it `needs`, also with `several` prompts; the one
+    most like `near` first: its fallbacks, then those whose usual clip is nearest in size and length."""
     able = [
         v
         for v in catalog.variants.values()
         if mode in v.modes
         and not any(misses(v, mode, one) for one in inputs)
         and set(needs) <= {*v.steers(mode), *v.roles(mode)}
+        and (not several or v.several_prompts(mode))
     ]
     if near is not None:
         own = [v.name for v in map(catalog.find, near.fallbacks) if v is not None]
@@ -150,6 +158,7 @@ def _fit(
     variant: Variant,
     mode: Mode,
     inputs: tuple[InputSpec, ...],
+    turns_s: tuple[float, ...],
     catalog: Catalog,
     snap: bool,
     clip_format: ClipFormat,
@@ -165,10 +174,11 @@ def _fit(
     fps = settings.fps or variant.fps
     steps = _finish_steps(settings, variant, fps, fit_sizes)
     asked = settings.size if isinstance(settings.size, tuple) else None
-    shape = _shape(settings, variant, fps, any_size=asked is not None and asks_for_size(steps))
-    wrong = variant.shape.issues(shape)
+    shape = _shape(settings, variant, mode, fps, any_size=asked is not None and asks_for_size(steps))
+    longest = variant.longest_frames(mode, fps)
+    wrong = variant.shape.issues(shape, longest)
     if wrong and snap:
-        shape = variant.shape.nearest(shape)
+        shape = variant.shape.nearest(shape, longest)
     else:
         issues += [Issue(i.path, f"{i.message} on {variant.name}", i.code, i.choices) for i in wrong]
     finish, wrong_finish = resolved_finish(steps, shape, fps, catalog.finishers, asked)
@@ -194,6 +204,8 @@ def _fit(
     conditions, wrong_inputs = _conditions(settings, variant, mode, inputs, catalog, shape.frames, fps)
     issues += wrong_inputs
     issues += _steering(settings, variant, mode, inputs, catalog, conditions, shape.frames, fps)
+    turns, chunks, wrong_length = _in_time(settings, variant, mode, inputs, turns_s, catalog, shape, fps)
+    issues += wrong_length
     if issues:
         return None, tuple(issues)
     group = Group(
@@ -211,9 +223,51 @@ def _fit(
         **steering_of(settings)._asdict(),
         clip_format=clip_format.value,
         loras=adapters,
+        turns=turns,
+        chunks=chunks,
         finish=finish,
     )
     return group, ()
+
+
+def _in_time(
+    settings: Settings,
+    variant: Variant,
+    mode: Mode,
+    inputs: tuple[InputSpec, ...],
+    turns_s: tuple[float, ...],
+    catalog: Catalog,
+    shape: Shape,
+    fps: float,
+) -> tuple[tuple[int, ...], Windows | None, list[Issue]]:
+    """(Frames at which prompts after the first begin; how the clip is cut into calls, where it is; what is wrong)."""
+    if mode not in variant.modes:
+        return (), None, []
+    if turns_s and not variant.several_prompts(mode):
+        able = able_variants(catalog, mode, inputs, variant, _needs(settings), several=True)
+        does = f"; {able[0]} does" if able else ""
+        return (), None, [Issue("prompts", f"{variant.name} follows one prompt a clip{does}", "role", able)]
+    turns, wrong = turn_frames(turns_s, shape.frames, fps)
+    issues = [*wrong]
+    pipeline = variant.pipeline_for(mode)
+    is_long = any(issue.path == "num_frames" for issue in variant.shape.issues(shape))
+    if pipeline in SEVERAL_PROMPTS and not is_long:
+        slide = slide_of(pipeline, variant.call_options, shape.frames, variant.latent.temporal)
+        return turns, None, [*issues, *(() if wrong else window_issues(slide, turns, fps, pipeline))]
+    if variant.chunks is None or not variant.continues(mode) or not (turns or is_long):
+        return turns, None, issues
+    windows = variant.chunks.windows
+    for steer in steers_in(settings):
+        text = f"{variant.name} follows it within one call only, of one prompt and {variant.shape.max_frames} frames"
+        issues.append(Issue(steer.value, text, "conflict", ("duration_s", "prompts")))
+    last = next((spec for spec in inputs if spec.role is Role.LAST_FRAME), None)
+    if last is not None and not issues and variant.pipeline_for(Mode.IMAGE_TO_VIDEO) in ENDS_WITH_ITS_LAST:
+        end = cut(shape.frames, turns, windows)[-1]
+        full = end.start + windows.frames
+        if end.stop != full:
+            text = f"with a last_frame the clip ends where a chunk of {windows.frames} frames does"
+            issues.append(Issue("num_frames", f"{shape.frames}: {text}", "shape", (str(full),)))
+    return turns, windows, issues
 
 
 def _steering(
@@ -261,7 +315,7 @@ def _finish_steps(
     steps, size = settings.finish, settings.size
     if fit_sizes is None or not isinstance(size, tuple) or any(step.interpolate is None for step in steps):
         return steps
-    shape = _shape(settings, variant, fps)
+    shape = _shape(settings, variant, None, fps)
     lacks = any(issue.path in ("width", "height") for issue in variant.shape.issues(shape))
     return (*steps, FinishStep(fit=fit_sizes)) if lacks else steps
 
@@ -293,8 +347,9 @@ def _conditions(
     return conditions, [Issue(i.path, f"{i.message} (on {variant.name})", i.code, i.choices) for i in wrong]
 
 
-def _shape(settings: Settings, variant: Variant, fps: float, *, any_size: bool = False) -> Shape:
-    """What the model renders. With `any_size` it is what the variant has that is most like the size asked for."""
+def _shape(settings: Settings, variant: Variant, mode: Mode | None, fps: float, *, any_size: bool = False) -> Shape:
+    """What the model renders, as long as it may be in `mode`. With `any_size` it is what the variant has that is most
+    like the size asked for."""
     default, size = variant.shape.default(), settings.size
     if any_size and isinstance(size, tuple):
         wrong = variant.shape.issues(Shape(width=size[0], height=size[1], frames=default.frames))
@@ -308,7 +363,8 @@ def _shape(settings: Settings, variant: Variant, fps: float, *, any_size: bool =
     if settings.num_frames is not None:
         frames = settings.num_frames
     elif settings.duration_s is not None:
-        frames = variant.shape.frames_for(settings.duration_s, fps)
+        longest = variant.longest_frames(mode, fps) if mode is not None else 0
+        frames = variant.shape.frames_for(settings.duration_s, fps, longest)
     else:
         frames = default.frames
     return Shape(width=width, height=height, frames=frames)

@@ -64,10 +64,14 @@ class ShapeRule(BaseModel):
         width, height, frames = self.native[0]
         return Shape(width=width, height=height, frames=frames)
 
-    def issues(self, shape: Shape) -> tuple[Issue, ...]:
-        """Everything that is wrong with `shape`, each with the nearest valid values. Empty when it fits."""
+    def issues(self, shape: Shape, longest: int = 0) -> tuple[Issue, ...]:
+        """Everything that is wrong with `shape`, each with the nearest valid values. Empty when it fits.
+
+        `longest`: of a clip that is made of several calls; beyond one call's, any number of frames up to it is
+        valid.
+        """
         found: list[Issue] = []
-        near = self.nearest(shape)
+        near = self.nearest(shape, longest)
         for name, side, valid in (("width", shape.width, near.width), ("height", shape.height, near.height)):
             if side % self.divisor or side < self.min_side:
                 found.append(
@@ -87,19 +91,20 @@ class ShapeRule(BaseModel):
                     choices=(f"{near.width}x{near.height}",),
                 )
             )
-        if not self._frames_fit(shape.frames):
+        if not self._frames_fit(shape.frames, longest):
             found.append(
                 Issue(
                     path="num_frames",
-                    message=f"{shape.frames} must be {self._frames_rule()}",
+                    message=f"{shape.frames} must be {self._frames_rule(longest)}",
                     code="shape",
-                    choices=tuple(map(str, self._frames_near(shape.frames))),
+                    choices=tuple(map(str, self._frames_near(shape.frames, longest))),
                 )
             )
         return tuple(found)
 
-    def nearest(self, shape: Shape) -> Shape:
-        """The nearest valid shape: same proportions where the pixel limit forces it smaller."""
+    def nearest(self, shape: Shape, longest: int = 0) -> Shape:
+        """The nearest valid shape: same proportions where the pixel limit forces it smaller. `longest` as in
+        `issues`."""
         width, height = self._round_side(shape.width), self._round_side(shape.height)
         if width * height > self.max_pixels:
             scale = math.sqrt(self.max_pixels / (shape.width * shape.height))
@@ -108,7 +113,7 @@ class ShapeRule(BaseModel):
             # A side that cannot be smaller leaves the other less than its proportion.
             most = max(self._least_side(), self.max_pixels // min(width, height) // self.divisor * self.divisor)
             width, height = min(width, most), min(height, most)
-        frames = min(self._frames_near(shape.frames), key=lambda n: (abs(n - shape.frames), n))
+        frames = min(self._frames_near(shape.frames, longest), key=lambda n: (abs(n - shape.frames), n))
         return Shape(width=width, height=height, frames=frames)
 
     def for_ratio(self, ratio: Fraction) -> tuple[int, int]:
@@ -126,19 +131,23 @@ class ShapeRule(BaseModel):
         )
         return cut.width, cut.height
 
-    def frames_for(self, duration_s: float, fps: float) -> int:
-        """The valid frame count closest to `duration_s` seconds at `fps`."""
+    def frames_for(self, duration_s: float, fps: float, longest: int = 0) -> int:
+        """The valid frame count closest to `duration_s` seconds at `fps`. `longest` as in `issues`."""
         wanted = max(1, round(duration_s * fps))
-        return min(self._frames_near(wanted), key=lambda n: (abs(n - wanted), n))
+        return min(self._frames_near(wanted, longest), key=lambda n: (abs(n - wanted), n))
 
-    def _frames_rule(self) -> str:
+    def _frames_rule(self, longest: int) -> str:
         bounds = f"from {self._least_frames()} to {self._most_frames()}"
+        if longest > self._most_frames():
+            bounds += f", or any number beyond up to {longest}"
         if self.frame_step == 1:
             return bounds
         offset = f"+{self.frame_offset}" if self.frame_offset else ""
         return f"{self.frame_step}k{offset}, {bounds}"
 
-    def _frames_fit(self, frames: int) -> bool:
+    def _frames_fit(self, frames: int, longest: int) -> bool:
+        if self._most_frames() < frames <= longest:
+            return True
         on_grid = (frames - self.frame_offset) % self.frame_step == 0
         return on_grid and self._least_frames() <= frames <= self._most_frames()
 
@@ -149,7 +158,9 @@ class ShapeRule(BaseModel):
     def _most_frames(self) -> int:
         return (self.max_frames - self.frame_offset) // self.frame_step * self.frame_step + self.frame_offset
 
-    def _frames_near(self, frames: int) -> tuple[int, ...]:
+    def _frames_near(self, frames: int, longest: int) -> tuple[int, ...]:
+        if min(frames, longest) > self._most_frames():
+            return (min(frames, longest),)
         below = (frames - self.frame_offset) // self.frame_step * self.frame_step + self.frame_offset
         both = (below, below + self.frame_step) if below != frames else (frames,)
         least, most = self._least_frames(), self._most_frames()

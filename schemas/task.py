@@ -5,9 +5,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from schemas.chunks import Chunk, Windows, cut
 from schemas.conditions import Condition
 from schemas.finish import FinishStage, chained
 from schemas.loras import Lora
@@ -39,12 +41,21 @@ class Group(BaseModel):
     edit: Edit | None = None
     clip_format: str = "mp4"
     loras: tuple[Lora, ...] = ()
+    # The frames at which the prompts after the first begin.
+    turns: tuple[int, ...] = ()
+    # Of a clip that is made of several calls: how long they are. None: it is made in one.
+    chunks: Windows | None = None
     # What is done to the clip after the call. Width, height, frames and rate above are those that the model renders.
     finish: tuple[FinishStage, ...] = ()
 
     @cached_property
     def shape(self) -> Shape:
         return Shape(width=self.width, height=self.height, frames=self.frames)
+
+    @cached_property
+    def cuts(self) -> tuple[Chunk, ...]:
+        """The calls that a clip is made of, one after the other; none where it is made in one."""
+        return cut(self.frames, self.turns, self.chunks) if self.chunks is not None else ()
 
     @property
     def clip_shape(self) -> Shape:
@@ -70,18 +81,32 @@ class Group(BaseModel):
     def _inputs(self) -> bytes:
         # The name may be an alias tomorrow; the digest says what is really rendered.
         # What is done afterwards is no input of the call: the clip below it is the one that goes without.
-        left_out = {"variant", "finish"} if self.loras else {"variant", "finish", "loras"}
-        inputs = self.model_dump(mode="json", exclude=left_out)
+        inputs = self.model_dump(mode="json", exclude={"variant", "finish", *self._unsaid})
         return json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()
 
-    def fingerprint(self, prompt: str, negative_prompt: str, seed: int, media: Sequence[str] = ()) -> str:
-        """32 hexadecimal digits of SHA-256 over every input of a task in this group. `media` stand for the contents of
-        its conditions, in their order."""
-        return chained(self.base_fingerprint(prompt, negative_prompt, seed, media), self.finish)
+    @property
+    def _unsaid(self) -> set[str]:
+        """Fields that came later than the others and say nothing here: groups without them keep their digests."""
+        return {name for name in ("loras", "turns", "chunks") if not getattr(self, name)}
 
-    def base_fingerprint(self, prompt: str, negative_prompt: str, seed: int, media: Sequence[str] = ()) -> str:
+    @property
+    def told(self) -> dict[str, Any]:
+        """A group as a file tells of it. Clips to which nothing is done say nothing of that."""
+        unsaid = {"variant", *(self._unsaid & {"turns", "chunks"})}
+        return self.model_dump(mode="json", exclude=unsaid if self.finish else unsaid | {"finish"})
+
+    def fingerprint(
+        self, prompt: str, negative_prompt: str, seed: int, media: Sequence[str] = (), later: Sequence[str] = ()
+    ) -> str:
+        """32 hexadecimal digits of SHA-256 over every input of a task in this group. `media` stand for the contents of
+        its conditions, in their order, `later` are the prompts of its turns."""
+        return chained(self.base_fingerprint(prompt, negative_prompt, seed, media, later), self.finish)
+
+    def base_fingerprint(
+        self, prompt: str, negative_prompt: str, seed: int, media: Sequence[str] = (), later: Sequence[str] = ()
+    ) -> str:
         """The same of the clip as it is rendered, before anything is done to it."""
-        own = _joined(prompt, negative_prompt, str(seed), *media)
+        own = _joined(prompt, negative_prompt, str(seed), *media, *later)
         return hashlib.sha256(self._inputs + own).hexdigest()[:32]
 
 
@@ -112,7 +137,7 @@ def _joined(*texts: str | None) -> bytes:
 @dataclass(frozen=True)
 class Task:
     """One request resolved to one variant and one seed: the unit of work, retry and billing. `media` are where the
-    images and videos of the group's conditions are, in their order."""
+    images and videos of the group's conditions are, in their order; `later` are the prompts of its turns."""
 
     fingerprint: str
     prompt: str
@@ -123,6 +148,17 @@ class Task:
     public_figures: PublicFigures = "auto"
     # Of the clip as it is rendered, where something is done to it afterwards.
     base: str = ""
+    later: tuple[str, ...] = ()
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """All of them, in their order."""
+        return (self.prompt, *self.later)
+
+    @property
+    def words(self) -> str:
+        """All of them as one text, as people are told of what was asked."""
+        return "\n".join(self.prompts)
 
 
 @dataclass(frozen=True)

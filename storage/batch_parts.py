@@ -6,6 +6,7 @@ group; what an actor is handed is a range of rows.
 
 import io
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ TASK_TYPE = pa.struct(
         ("seed", pa.int64()),
         ("media", pa.list_(pa.string())),
         ("base", pa.string()),
+        ("later", pa.list_(pa.string())),
     ]
 )
 _BATCHES_A_ROW_GROUP = 8192
@@ -63,4 +65,8 @@ class BatchPart:
         groups: dict[str, Group] = {}
         for text, tasks in zip(rows.column("group").to_pylist(), rows.column("tasks").to_pylist(), strict=True):
             group = groups.get(text) or groups.setdefault(text, Group.model_validate_json(text))
-            yield RenderBatch(group, tuple(Task(**{**task, "media": tuple(task["media"])}) for task in tasks))
+            yield RenderBatch(group, tuple(_task(task) for task in tasks))
+
+
+def _task(told: dict[str, Any]) -> Task:
+    return Task(**{**told, "media": tuple(told["media"]), "later": tuple(told["later"])})

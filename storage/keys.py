@@ -13,6 +13,7 @@
     ├── audit/segments/<chain>-<first>-<records>.jsonl the audit log: who asked for what, which clip came of it
     ├── audit/anchors/<log>-<position>.json            how far a log went, signed
     ├── embeddings/<xx>/<digest>.safetensors           of texts, where their encoder is large: encoded once a run
+    ├── chunks/<xx>/<fingerprint>.zip                  of clips that take several calls, until the clip is there
     └── ledger/
         ├── records/<xx>/<fingerprint>.json            the task succeeded
         ├── records/<xx>/<fingerprint>.<digest>.json   a try of it ended otherwise
@@ -41,6 +42,7 @@ RESULTS = "results/"
 REJECTS = "rejects/"
 FAILURES = "failures/"
 EMBEDDINGS = "embeddings/"
+CHUNKS = "chunks/"
 RECORDS = "ledger/records/"
 SEGMENTS = "ledger/segments/"
 COMPACTED = "ledger/compacted/"
@@ -88,6 +90,10 @@ class BulkNames:
         """What the clip after so many finishing stages of a task is called by: here it is a clip like any other."""
         return fingerprint
 
+    def chunk(self, task: str, number: int, fingerprint: str) -> str:  # noqa: ARG002
+        """A chunk of a clip that is made in several calls."""
+        return f"{CHUNKS}{fingerprint[:2]}/{fingerprint}.zip"
+
 
 class TaskNames:
     """Clips of the endpoint: by task id alone, so that a task has one whichever variant an attempt went to."""
@@ -101,6 +107,10 @@ class TaskNames:
     def stage(self, task: str, number: int, fingerprint: str) -> str:  # noqa: ARG002
         """What the clip after so many finishing stages of a task is called by: it goes with its task."""
         return f"{task}.{number}"
+
+    def chunk(self, task: str, number: int, fingerprint: str) -> str:  # noqa: ARG002
+        """A chunk of a task's clip that is made in several calls: it goes with its task."""
+        return f"{task_prefix(task)}chunk-{number:03d}.zip"
 
 
 BULK_NAMES = BulkNames()

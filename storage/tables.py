@@ -51,6 +51,7 @@ RESULT_SCHEMA = pa.schema(
         ("seed", pa.int64()),
         ("sample", pa.int32()),
         ("prompt", pa.string()),
+        ("prompts", pa.string()),  # JSON: several, each with its instant
         ("inputs", pa.string()),
         ("finish", pa.string()),  # JSON: what was done to the clip
         ("attempts", pa.int32()),

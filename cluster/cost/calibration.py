@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from cluster.cost.fit import Measured, fit_profile
-from cluster.cost.model import Cost, Load, predict, seconds_on
+from cluster.cost.model import CallShape, Cost, Load, calls_of, predict, seconds_on
 from cluster.cost.service_times import CostKey, ServiceTimes
 from cluster.cost.service_times_state import ServiceTimesState
 from schemas.catalog import BatchPoint, CostProfile, Variant
@@ -59,18 +59,22 @@ class CostModelPrior:
 def cost_key(variant: Variant, accelerator: str, shape: Shape, steps: int, guidance: float, batch: int = 1) -> CostKey:
     """The key of a call. Of the guidance only whether it is on decides how long a call takes."""
     guided = variant.guidance_off_at + 1.0 if variant.runs_guided(guidance) else 0.0
-    return CostKey(variant.name, accelerator, (shape.width, shape.height, shape.frames, steps, guided), batch)
+    calls = calls_of(shape)
+    several = () if calls == 1 else (calls,)
+    return CostKey(variant.name, accelerator, (shape.width, shape.height, shape.frames, steps, guided, *several), batch)
 
 
 def call_of(key: CostKey) -> tuple[Shape, int, float]:
     """(shape, steps, guidance) of a key that `cost_key` made."""
     assert isinstance(key.configuration, tuple)
-    width, height, frames, steps, guidance = key.configuration
-    return _shape(width, height, frames), steps, guidance
+    width, height, frames, steps, guidance, *several = key.configuration
+    return _shape(width, height, frames, *several), steps, guidance
 
 
 @lru_cache(maxsize=4096)
-def _shape(width: int, height: int, frames: int) -> Shape:
+def _shape(width: int, height: int, frames: int, calls: int = 1) -> Shape:
+    if calls > 1:
+        return CallShape(width=width, height=height, frames=frames, calls=calls)
     return Shape(width=width, height=height, frames=frames)
 
 
@@ -150,11 +154,14 @@ class Calibrator:
         return cost_key(self._variants[variant], accelerator, call.shape, call.steps, call.guidance, call.batch)
 
     def _typical(self, variant: str, accelerator: str) -> list[Measured]:
-        """Of each kind of call that was seen often enough, one that takes what it usually takes."""
+        """Of each kind of call that was seen often enough, one that takes what it usually takes. What took several is
+        of no kind."""
         return [
             Measured(*call_of(key), key.batch, usual_s)
             for key, calls, usual_s in self.times.seen()
-            if (key.variant, key.accelerator) == (variant, accelerator) and calls >= _LEAST_CALLS_TO_FIT
+            if (key.variant, key.accelerator) == (variant, accelerator)
+            and calls >= _LEAST_CALLS_TO_FIT
+            and calls_of(call_of(key)[0]) == 1
         ]
 
 

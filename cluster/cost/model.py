@@ -19,6 +19,7 @@ from cluster.cost.accelerator import CPU, Accelerator, accelerator_named
 from schemas.catalog import BatchPoint, CostProfile, Variant
 from schemas.conditions import added_frames
 from schemas.shape import Shape
+from schemas.sliding import slide_of
 from schemas.steering import views_added
 from schemas.task import Group
 
@@ -91,7 +92,8 @@ def predict(
     *,
     load: Load = Load.COLD,
 ) -> Cost:
-    """What one call costs on one actor of `variant` on `accelerator`. Never raises, never negative.
+    """What one call costs on one actor of `variant` on `accelerator`: of a CallShape, all of its calls. Never raises,
+    never negative.
 
     `load` says which load `load_s` is; an accelerator that is not known counts as the one that was measured.
     """
@@ -99,13 +101,14 @@ def predict(
         raise ValueError(f"batch must be at least 1, not {batch}")
     profile = seconds_on(variant, accelerator)
     tokens = variant.latent.tokens(shape)
-    passes = steps * (2 if variant.runs_guided(guidance) else 1)
+    calls = calls_of(shape)
+    passes = calls * steps * (2 if variant.runs_guided(guidance) else 1)
     step_s = profile.step_s_per_token * tokens + profile.step_s_per_token_squared * tokens * tokens
-    megapixels = shape.pixels * shape.frames / 1e6
+    megapixels = calls * shape.pixels * shape.frames / 1e6
     loads = {Load.NONE: 0.0, Load.WARM: profile.load_warm_s, Load.COLD: profile.load_cold_s}
     return Cost(
         load_s=loads[load],
-        fixed_s=profile.fixed_s + profile.clip_s * batch,
+        fixed_s=calls * (profile.fixed_s + profile.clip_s * batch),
         steps_s=passes * (profile.step_s + step_s * batch / batch_speedup(variant, tokens, batch, accelerator)),
         decode_s=profile.decode_s_per_megapixel * megapixels * batch,
         encode_s=profile.encode_s_per_megapixel * megapixels * batch,
@@ -113,16 +116,34 @@ def predict(
     )
 
 
+class CallShape(Shape):
+    """Of a clip that takes several calls, or windows of one call: `frames` are of each."""
+
+    calls: int
+
+
 def call_shape(variant: Variant, group: Group) -> Shape:
     """The shape that a group's calls take as long as: of an input that makes the model see another latent frame, the
-    clip is so many frames longer. (Encoding the input then stands in for decoding them.)"""
+    clip is so many frames longer. (Encoding the input then stands in for decoding them.) A CallShape where a clip
+    takes several."""
     pipeline = variant.pipeline_for(group.mode)
     added = added_frames(pipeline, group.mode, group.conditions) + views_added(pipeline, group.camera)
-    return (
-        group.shape
-        if not added
-        else Shape(width=group.width, height=group.height, frames=group.frames + added * variant.latent.temporal)
-    )
+    more = added * variant.latent.temporal
+    slide = slide_of(pipeline, variant.call_options, group.frames, variant.latent.temporal)
+    if group.chunks is not None:
+        frames, calls = group.chunks.frames + more, len(group.cuts)
+    elif slide is not None:
+        frames, calls = slide.frames + more, len(slide.begins_at)
+    elif not added:
+        return group.shape
+    else:
+        return Shape(width=group.width, height=group.height, frames=group.frames + more)
+    return CallShape(width=group.width, height=group.height, frames=frames, calls=calls)
+
+
+def calls_of(shape: Shape) -> int:
+    """How many calls of this shape a clip takes."""
+    return shape.calls if isinstance(shape, CallShape) else 1
 
 
 def batch_speedup(variant: Variant, tokens: int, batch: int, accelerator: str | None = None) -> float:

@@ -31,7 +31,7 @@ class Fits:
         self._known: dict[Hashable, Fit] = {}
 
     def of(self, request: Request, clip_format: ClipFormat) -> Fit:
-        key = (_SETTINGS(request), request.input_specs, clip_format)
+        key = (_SETTINGS(request), request.input_specs, request.told.turns_s, clip_format)
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= _MOST:
@@ -54,6 +54,7 @@ class Fits:
                     settings.model_copy(update={"variant": name}),
                     self._served,
                     inputs=inputs,
+                    turns_s=request.told.turns_s,
                     rank=lambda variant, group: 0.0,
                     snap=True,
                     clip_format=clip_format,

@@ -166,9 +166,15 @@ def moderated(submissions: Sequence[Submission], context: Context) -> list[Submi
     found: dict[int, Moderation] = {}
     for how in get_args(PublicFigures):
         some = [at for at, one in enumerate(submissions) if one.constraints.public_figures == how]
-        requests = [submissions[at].request for at in some]
-        told = moderator.texts([one.prompt for one in requests], how, [one.negative_prompt for one in requests])
-        found |= dict(zip(some, told, strict=True))
+        # Each of several prompts is looked at by itself, the negative prompt once.
+        asked = [
+            (at, text, "" if number else submissions[at].request.negative_prompt)
+            for at in some
+            for number, text in enumerate(submissions[at].request.told.texts)
+        ]
+        told = moderator.texts([text for _, text, _ in asked], how, [negative for _, _, negative in asked])
+        for (at, _, _), more in zip(asked, told, strict=True):
+            found[at] = found[at] + more if at in found else more
     return [replace(one, moderation=found[at]) for at, one in enumerate(submissions)]
 
 
@@ -238,6 +244,7 @@ def _create(body: Creates, key: ApiKey) -> Submission:
         guidance_scale=body.guidance_scale,
         scheduler=body.scheduler,
         prompt=getattr(body, "prompt_text", None) or "",
+        prompts=body.timed_prompts,
         negative_prompt=body.negative_prompt,
         seed=body.seed,
         inputs=tuple(one.input for one in media),

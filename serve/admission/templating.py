@@ -12,10 +12,21 @@ def with_prompts(given: object, templates: Templates) -> object:
     body or of its `input`. Raises WireError with every issue, at the client's own fields."""
     if not isinstance(given, dict):
         return given
+    if isinstance(given.get("prompts"), list):
+        given = _each_made(given, templates)
     if isinstance(given.get("input"), dict):
         inside: dict[str, Any] = given["input"]
         return {**given, "input": _made(inside, templates, ("input",))} if _names_one(inside) else given
     return _made(given, templates, ()) if _names_one(given) else given
+
+
+def _each_made(given: dict[str, Any], templates: Templates) -> dict[str, Any]:
+    """The same of each of several prompts."""
+    prompts, negative, issues = templates.filled_each(given["prompts"])
+    if issues:
+        raise WireError(wire_issues(issues))
+    made = {**given, "prompts": prompts}
+    return {**made, "negativePrompt": negative} if negative and not given.get("negativePrompt") else made
 
 
 def _names_one(given: dict[str, Any]) -> bool:

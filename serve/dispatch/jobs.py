@@ -134,4 +134,5 @@ def as_rendered(task: StoredTask) -> Task:
     request = task.request
     media = tuple(one.uri for one, _ in request.all_inputs)
     figures = task.constraints.public_figures
-    return Task(task.id, request.prompt, request.negative_prompt, task.seed, media, figures)
+    first, *later = request.told.texts
+    return Task(task.id, first, request.negative_prompt, task.seed, media, figures, later=tuple(later))

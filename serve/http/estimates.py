@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from cluster.routing.decision_trace import DecisionTrace, Reason
 from cluster.routing.router import Choice
-from prompts.diagnosis import asked_of, diagnose
+from prompts.diagnosis import asked_of, diagnose_all
 from schemas.catalog import Variant
 from serve.admission.admission import Admission
 from serve.admission.offer import Decision, NoCapacityError
@@ -20,7 +20,7 @@ from serve.http.routes import Caller, context_of, in_thread, json_answer, json_o
 from serve.wire.base import WireError
 from serve.wire.creates import GenerateVideo
 from serve.wire.instants import iso
-from serve.wire.tasks import estimated_cost, rendered
+from serve.wire.tasks import estimated_cost, prompts_shown, rendered
 
 router = APIRouter(tags=["estimates"])
 
@@ -93,6 +93,7 @@ def _answer(context: Context, submission: Submission) -> dict[str, JsonValue]:
     return {
         **shown(decision, variant, now),
         "promptText": submission.request.prompt,
+        **prompts_shown(submission.request),
         "findings": _findings(submission, decision, variant),
         "alternatives": others,
     }
@@ -101,7 +102,7 @@ def _answer(context: Context, submission: Submission) -> dict[str, JsonValue]:
 def _findings(submission: Submission, decision: Decision, variant: Variant) -> list[JsonValue]:
     """What looks like a mistake in the prompts, in the client's names."""
     request = submission.request
-    found = diagnose(request.prompt, request.negative_prompt, asked_of(decision.group, variant), variant)
+    found = diagnose_all(request.told.texts, request.negative_prompt, asked_of(decision.group, variant), variant)
     return [
         {
             "code": one.code,

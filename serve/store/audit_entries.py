@@ -49,7 +49,7 @@ class Teller:
 
 def task_created(task: NewTask, status: Status, now: float, teller: Teller) -> Told:
     request, offer, constraints, group = task.request, task.offer, task.constraints, task.group
-    prompt_sha256, prompt = redacted(words_of(request.prompt, request.negative_prompt), teller.prompts)
+    prompt_sha256, prompt = redacted(words_of(request.words, request.negative_prompt), teller.prompts)
     entry = Entry(
         at=instant(now),
         actor=actors.key(task.key_id),

@@ -16,6 +16,7 @@ from schemas.moderation import PublicFigures
 from schemas.motion import Edit
 from schemas.request import MAX_PROMPT_CHARS, MAX_SAMPLES, MAX_SEED, Mode
 from schemas.shape import LINES, MAX_FPS, MAX_SIDE, MIN_FPS, parse_ratio
+from schemas.timed_prompts import TimedPrompt, told
 from serve.wire.base import Refusal, Wire
 from serve.wire.finish import OwnStep
 from serve.wire.inputs import (
@@ -31,6 +32,7 @@ from serve.wire.inputs import (
     all_named,
 )
 from serve.wire.motion import CameraBody, PathsBody
+from serve.wire.prompts import PromptBodies, prompts_of
 
 MAX_PROPORTION = 16
 _FAR_S = 4_102_444_800.0  # 2100: nobody means a later instant
@@ -62,6 +64,7 @@ WIRE_NAMES: Mapping[str, str] = {
     "num_inference_steps": "numInferenceSteps",
     "guidance_scale": "guidanceScale",
     "at_s": "atSeconds",  # of keys
+    "from_s": "fromSeconds",  # of prompts
     "max_credits": "maxCredits",
     "min_quality": "minQuality",
     "allow": "allowModels",
@@ -212,6 +215,9 @@ class Creates(Own, Templated):
     output_format: Format = "mp4"
     audio: Annotated[bool | None, AfterValidator(_silent)] = None
     content_moderation: ContentModeration | None = None
+    prompts: PromptBodies = Field(
+        default=(), description="several, each from its instant on; promptText then goes before each"
+    )
     num_frames: int | None = Field(default=None, ge=1, le=100_000, description="instead of duration")
     fps: float | None = Field(default=None, ge=MIN_FPS, le=MAX_FPS)
     num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
@@ -237,6 +243,25 @@ class Creates(Own, Templated):
             raise Refusal("give duration or numFrames, not both", "invalid", within=("numFrames",))
         return self
 
+    @model_validator(mode="after")
+    def _prompts_follow(self, info: ValidationInfo) -> "Creates":
+        for number, one in enumerate(told(self._prompt_text, self.timed_prompts).texts if self.prompts else ()):
+            try:
+                _prompt(one, info)
+            except Refusal as refusal:
+                said = f"with promptText before it, it {refusal}" if self._prompt_text else str(refusal)
+                raise Refusal(said, refusal.code, within=("prompts", number, "text")) from None
+        return self
+
+    @property
+    def timed_prompts(self) -> tuple[TimedPrompt, ...]:
+        """As everything behind the body has them."""
+        return prompts_of(self.prompts, self._prompt_text)
+
+    @property
+    def _prompt_text(self) -> str:
+        return getattr(self, "prompt_text", None) or ""
+
     @property
     def named_inputs(self) -> tuple[NamedInput, ...]:
         """Every image and video of the body. `inputs` come first, so that they keep their numbers."""
@@ -254,7 +279,13 @@ class TextToVideo(Creates):
 
     mode = Mode.TEXT_TO_VIDEO
 
-    prompt_text: Prompt = Field(examples=["a red circle moving left on a blue background"])
+    prompt_text: Prompt | None = Field(default=None, examples=["a red circle moving left on a blue background"])
+
+    @model_validator(mode="after")
+    def _a_prompt(self) -> "TextToVideo":
+        if self.prompt_text is None and not self.prompts:
+            raise Refusal("is required (or prompts)", "required", within=("promptText",))
+        return self
 
 
 class ImageToVideo(Creates):

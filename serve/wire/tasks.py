@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pydantic import JsonValue
 
 from schemas.clip import Clip, Status
+from schemas.request import Request
 from schemas.task import Group
 from serve.tasks import CREDITS_PER_USD, LIVE, Offer, StoredTask
 from serve.wire.instants import iso
@@ -38,6 +39,15 @@ def bill_credits(usd: float, offer: Offer) -> int:
     return min(math.ceil(max(0.0, usd) * CREDITS_PER_USD - 1e-9), offer.credits)
 
 
+def prompts_shown(request: Request) -> Json:
+    """Several prompts as they are rendered; nothing where there is one."""
+    texts, turns_s = request.told
+    if not turns_s:
+        return {}
+    told: list[JsonValue] = [{"fromSeconds": at, "text": text} for at, text in zip((0.0, *turns_s), texts, strict=True)]
+    return {"prompts": told}
+
+
 def rendered(group: Group) -> Json:
     """What is really rendered, where the request was snapped to what the variant can do."""
     return {
@@ -47,6 +57,7 @@ def rendered(group: Group) -> Json:
         "fps": group.fps,
         "durationSeconds": round(group.frames / group.fps, 3),
         "steps": group.steps,
+        **({"chunks": len(group.cuts)} if group.chunks is not None else {}),
         **({"finish": [stage.told for stage in group.finish], "clip": _finished(group)} if group.finish else {}),
     }
 
@@ -87,6 +98,7 @@ def shown(task: StoredTask, *, position: int | None, now: float, sign: Sign) -> 
         "variant": task.variant or offer.variant,
         "kind": task.kind,
         "promptText": task.request.prompt,
+        **prompts_shown(task.request),
         "seed": task.seed,
         "shape": str(task.group.shape),
         "rendered": rendered(task.group),

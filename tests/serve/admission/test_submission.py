@@ -1,20 +1,26 @@
 """One parser of bodies: whichever route a body comes by, it is the same submission, or refused in the same words."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from schemas.catalog import load_catalog
+from schemas.catalog import Catalog, load_catalog
+from schemas.chunks import Chunks
 from schemas.inputs import Input, Role
+from schemas.moderation import Moderation
 from schemas.request import Mode
 from serve.admission.admission import Admission
-from serve.admission.submission import Body, Submission, SubmissionRefusedError, submission_of
+from serve.admission.submission import Body, Submission, SubmissionRefusedError, moderated, submission_of
 from serve.config import Pools, ServeConfig
 from serve.context import Context
+from serve.dispatch.jobs import as_rendered
 from serve.store.contract import ApiKey
+from serve.tasks import StoredTask
 from serve.wire.base import WireError
 from serve.wire.creates import GenerateVideo, ImageToVideo, TextToVideo, VideoToVideo
+from serve.wire.tasks import prompts_shown
 from tests.serve.http.endpoint import CATALOG, KeptIntake, stored
 
 NOW = 1_000_000.0
@@ -125,3 +131,81 @@ def test_an_offer_is_that_of_the_key_s_next_turn(context: Context) -> None:
     own = submission_of(TEXT, context, KEY).consider(admission)
     other = submission_of(TEXT, context, ApiKey("key-b", "b", NOW)).consider(admission)
     assert other.offer.eta_at < own.offer.eta_at
+
+
+TURNS = [{"fromSeconds": 0, "text": "a red circle"}, {"fromSeconds": 2, "text": "a blue square"}]
+
+
+@pytest.fixture
+def long_context(context: Context) -> Context:
+    """Where `tiny-random` takes several prompts."""
+    catalog = load_catalog(CATALOG)
+    tiny = catalog["tiny-random"]
+    chunks = Chunks(frames=tiny.shape.native[0][2], max_s=30)
+    variants = {**catalog.variants, tiny.name: tiny.model_copy(update={"chunks": chunks})}
+    served = Catalog(variants=variants)
+    return replace(context, catalog=served, admission=Admission(context.config, served, None, lambda: NOW))
+
+
+def test_several_prompts_are_a_task_of_several_calls_whichever_way_they_come(long_context: Context) -> None:
+    body = {"model": "tiny-random", "prompts": TURNS, "duration": 6, "seed": 1}
+    (task,) = submission_of(body, long_context, KEY, TextToVideo).decide(long_context, "text_to_video")
+    assert (task.group.turns, task.group.frames) == ((16,), 49)
+    assert task.group.chunks is not None
+    stored_task = StoredTask.model_validate({**task.model_dump(), "seq": 1, "status": "PENDING", "created_at": NOW})
+    assert as_rendered(stored_task).prompts == ("a red circle", "a blue square")
+    assert prompts_shown(task.request)["prompts"] == [
+        {**one, "fromSeconds": float(one["fromSeconds"])} for one in TURNS
+    ]  # type: ignore[arg-type]
+    assert submission_of({**body, "mode": "text_to_video"}, long_context, KEY).request == task.request
+    # What is said beside them holds throughout; longer clips cost more.
+    (plain,) = submission_of({**TEXT, "model": "tiny-random", "duration": 2}, long_context, KEY).decide(
+        long_context, ""
+    )
+    assert task.offer.gpu_s > 2 * plain.offer.gpu_s
+    beside = submission_of({**body, "promptText": "on black,"}, long_context, KEY, TextToVideo)
+    assert beside.request.told.texts == ("on black, a red circle", "on black, a blue square")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"prompts": [{"fromSeconds": 1, "text": "a"}]}, ("range", ("prompts", 0, "fromSeconds"))),
+        ({"prompts": [*TURNS, {"fromSeconds": 1, "text": "a"}]}, ("order", ("prompts", 2, "fromSeconds"))),
+        ({"prompts": [{"text": "a"}]}, ("required", ("prompts", 0, "fromSeconds"))),
+        ({"prompts": [{**TURNS[0], "until": 3}]}, ("unrecognized_key", ("prompts", 0, "until"))),
+        ({"prompts": "a"}, ("tuple_type", ("prompts",))),
+        ({"prompts": []}, ("required", ("promptText",))),
+        ({"prompts": [{"fromSeconds": 0, "template": "none"}]}, ("unknown", ("prompts", 0, "template"))),
+        ({"promptText": "x" * 995}, ("too_big", ("prompts", 0, "text"))),
+    ],
+)
+def test_wrong_prompts_are_refused_at_the_client_s_fields(context: Context, changes: Any, told: Any) -> None:
+    assert refused(context, {"model": "tiny-random", "prompts": TURNS, **changes}, TextToVideo) == [told]
+
+
+def test_a_variant_of_one_prompt_refuses_several_with_those_that_take_them(long_context: Context) -> None:
+    submission = submission_of({"model": "shapes", "prompts": TURNS, "duration": 4}, long_context, KEY, TextToVideo)
+    with pytest.raises(WireError) as caught:
+        submission.consider(long_context.admission)
+    (wrong,) = caught.value.issues
+    assert (wrong.path, wrong.choices) == (("prompts",), ("tiny-random",))
+    after = submission_of({"model": "tiny-random", "prompts": TURNS, "duration": 1}, long_context, KEY, TextToVideo)
+    with pytest.raises(WireError) as caught:
+        after.consider(long_context.admission)
+    assert caught.value.issues[0].path == ("prompts", 1, "fromSeconds")
+
+
+def test_each_prompt_is_moderated_and_the_negative_one_once(context: Context) -> None:
+    class Listening:
+        def __init__(self) -> None:
+            self.asked: list[tuple[str, str]] = []
+
+        def texts(self, prompts: Any, _how: Any, negatives: Any) -> list[Moderation]:
+            self.asked += zip(prompts, negatives, strict=True)
+            return [Moderation()] * len(prompts)
+
+    listening: Any = Listening()
+    body = {"model": "tiny-random", "prompts": TURNS, "negativePrompt": "gray"}
+    moderated([submission_of(body, context, KEY)], replace(context, moderator=listening))
+    assert listening.asked == [("a red circle", "gray"), ("a blue square", "")]

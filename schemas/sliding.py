@@ -1,0 +1,93 @@
+"""Classes that make long clips by themselves: one call, in windows that slide along the clip.
+
+| class | a window | in common with the one before | several prompts |
+| --- | --- | --- | --- |
+| `LTXI2VLongMultiPromptPipeline` | `temporal_tile_size` frames | `temporal_overlap` | one a window |
+| `SkyReelsV2DiffusionForcing…Pipeline` | `base_num_frames` | `overlap_history`, where the entry says it | no |
+
+The numbers are the entry's `call_options`, or the class's own defaults.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from schemas.errors import Issue
+
+SEVERAL_PROMPTS = frozenset({"LTXI2VLongMultiPromptPipeline"})
+
+
+def slide_issue(pipeline: str, options: Mapping[str, Any], temporal: int) -> str | None:
+    """What is wrong with a class's windows, whatever the clip."""
+    if pipeline != "LTXI2VLongMultiPromptPipeline":
+        return None
+    size, overlap = options.get("temporal_tile_size", 80), options.get("temporal_overlap", 24)
+    # diffusers 0.42 fades over one latent frame less, and does not fade over one.
+    if 3 * temporal <= int(overlap) and int(overlap) // temporal < int(size) // temporal:
+        return None
+    return f"call_options.temporal_overlap: at least {3 * temporal} frames, and below the {size} of a window"
+
+
+class Slide(NamedTuple):
+    """Windows in latent frames. `temporal`: frames a latent one; `begins_at`: the latent frame of each window."""
+
+    latent_frames: int
+    overlap: int
+    begins_at: tuple[int, ...]
+    temporal: int
+
+    @property
+    def frames(self) -> int:
+        """Of one window, by itself."""
+        return (self.latent_frames - 1) * self.temporal + 1
+
+    @property
+    def first_frames(self) -> tuple[int, ...]:
+        """The clip's frame with which each window begins."""
+        return tuple(0 if at == 0 else (at - 1) * self.temporal + 1 for at in self.begins_at)
+
+
+def slide_of(pipeline: str, options: Mapping[str, Any], frames: int, temporal: int) -> Slide | None:
+    """The windows of a clip of so many frames; None for a class that has none, or a clip that is one."""
+    latents = (frames - 1) // temporal + 1
+    if pipeline == "LTXI2VLongMultiPromptPipeline":
+        size = max(1, int(options.get("temporal_tile_size", 80)) // temporal)
+        overlap = max(0, int(options.get("temporal_overlap", 24)) // temporal)
+    elif pipeline.startswith("SkyReelsV2DiffusionForcing"):
+        if options.get("overlap_history") is None:
+            return None
+        size = (int(options.get("base_num_frames", 97)) - 1) // temporal + 1
+        overlap = (int(options["overlap_history"]) - 1) // temporal + 1
+    else:
+        return None
+    if latents <= size:
+        return None
+    begins = [0]
+    while begins[-1] + size < latents:
+        begins.append(begins[-1] + max(1, size - overlap))
+    return Slide(size, overlap, tuple(begins), temporal)
+
+
+def prompt_of_each_window(slide: Slide | None, turns: Sequence[int]) -> tuple[int, ...]:
+    """The number of the prompt that each window has: the one that holds at its first frame, so that a prompt changes
+    nothing that is before it."""
+    firsts = slide.first_frames if slide is not None else (0,)
+    return tuple(sum(turn <= first for turn in turns) for first in firsts)
+
+
+def window_issues(slide: Slide | None, turns: Sequence[int], fps: float, pipeline: str) -> tuple[Issue, ...]:
+    """Prompts that no window would have."""
+    has = set(prompt_of_each_window(slide, turns))
+    later = tuple(f"{first / fps:.3f}" for first in (slide.first_frames[1:] if slide is not None else ()))
+    if not later:
+        text = f"{pipeline} has one prompt a window, and this clip is one window: it has one prompt"
+        return (Issue("prompts", text, "not_taken", ("1 prompt",)),) if turns else ()
+    return tuple(
+        Issue(
+            f"prompts.{number}.from_s",
+            f"no window of {pipeline} begins between it and the next: they begin at these seconds",
+            "range",
+            later,
+        )
+        for number in range(1, len(turns) + 1)
+        if number not in has
+    )

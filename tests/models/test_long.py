@@ -1,0 +1,162 @@
+"""Classes that make long clips by themselves, in windows that slide along the clip: tiny real pipelines."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.ltx.pipeline_ltx_i2v_long_multi_prompt import split_into_temporal_windows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cluster.cost.model import CallShape, call_shape, predict
+from models.loaded import LoadedModel
+from models.loader import load
+from models.model import TaskMedia
+from schemas.catalog import Catalog, Variant
+from schemas.errors import InvalidRequestError
+from schemas.request import Mode, Settings
+from schemas.resolve import resolve
+from schemas.sliding import prompt_of_each_window, slide_of
+from schemas.task import Group, RenderBatch, Task
+from tests.models.conftest import TinyFolder
+from tests.models.tiny_long import skyreels_forcing
+from tests.models.tiny_variants import I2V, T2V, group_of, task_of, tiny_variant
+from training.tiny import save
+
+SIDE = 64
+LTX_LONG = "LTXI2VLongMultiPromptPipeline"
+# Windows of six latent frames, three of which are the last of the window before.
+OPTIONS = {
+    "temporal_tile_size": 24, "temporal_overlap": 12, "decode_horizontal_tiles": 1, "decode_vertical_tiles": 1,
+    "cond_strength": 1.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ltx(tiny_folder: TinyFolder) -> LoadedModel:
+    shape = {
+        "divisor": 32, "frame_step": 8, "frame_offset": 1, "max_frames": 257, "max_pixels": 65536,
+        "native": [(SIDE, SIDE, 57)],
+    }  # fmt: skip
+    latent = {"channels": 8, "spatial": 4, "temporal": 4, "patch": (1, 1, 1)}
+    entry: dict[str, Any] = {
+        "pipeline": LTX_LONG, "pipelines": {}, "modes": (T2V, I2V), "call_options": OPTIONS, "shape": shape,
+        "latent": latent,
+    }  # fmt: skip
+    return load(tiny_variant("ltx", tiny_folder("ltx"), **entry), device="cpu")
+
+
+def clip(model: LoadedModel, group: Group, *texts: str, seed: int = 1, image: Any = None, steps: Any = None) -> Any:
+    first, *later = texts
+    task = task_of(group, first, seed, media=("x",) if image is not None else ())
+    task = Task(task.fingerprint, first, "", seed, task.media, later=tuple(later))
+    media = TaskMedia(() if image is None else (image,))
+    on_step = (lambda done, total: steps.append((done, total))) if steps is not None else (lambda *_: None)
+    (made,) = model.render(RenderBatch(group, (task,)), (media,), on_step, frozenset)
+    assert isinstance(made, np.ndarray), made
+    return made.astype(int)
+
+
+def test_a_later_prompt_acts_from_its_window_on_and_on_nothing_before(ltx: LoadedModel) -> None:
+    slide = slide_of(LTX_LONG, OPTIONS, 57, 4)
+    assert slide is not None
+    assert slide.first_frames == (0, 9, 21, 33)
+    group = group_of(ltx.variant, T2V, turns=(21,))
+    steps: list[tuple[int, int]] = []
+    one = clip(ltx, group, "a red ball", "a blue cat", steps=steps)
+    other = clip(ltx, group, "a red ball", "a heap of green stones")
+    assert one.shape == (57, SIDE, SIDE, 3)
+    changed = np.abs(one - other).max(axis=(1, 2, 3))
+    # The decoder looks ahead by a latent frame or two.
+    assert changed[:9].max() <= 1, changed
+    assert changed[33:].min() > 3, changed
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+    assert steps[-1][0] == steps[-1][1] == 4 * (ltx.variant.steps - 1), "all windows' steps"
+
+
+def test_an_earlier_prompt_acts_on_its_own_time_and_the_seed_on_all(ltx: LoadedModel) -> None:
+    group = group_of(ltx.variant, T2V, turns=(21,))
+    made = [clip(ltx, group, *texts) for texts in (("a red ball", "a cat"), ("a heap of stones", "a cat"))]
+    assert np.abs(made[0] - made[1])[:9].max() > 0
+    np.testing.assert_array_equal(clip(ltx, group, "a red ball", "a cat"), made[0])
+    assert np.abs(clip(ltx, group, "a red ball", "a cat", seed=2) - made[0])[41:].mean() > 1
+
+
+def test_its_first_frame_is_seen(ltx: LoadedModel) -> None:
+    group = group_of(ltx.variant, I2V)
+    red, blue = (clip(ltx, group, "a", image=Image.new("RGB", (SIDE, SIDE), colour)) for colour in ("red", "blue"))
+    assert np.abs(red - blue)[0].mean() > np.abs(red - blue)[-1].mean()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 80), st.integers(1, 12), st.integers(0, 11))
+def test_the_windows_are_those_of_the_class(latents: int, size: int, overlap: int) -> None:
+    options = {"temporal_tile_size": 8 * size, "temporal_overlap": 8 * overlap}
+    slide = slide_of(LTX_LONG, options, (latents - 1) * 8 + 1, 8)
+    theirs = [start for start, _ in split_into_temporal_windows(latents, size, overlap, 8)]
+    assert theirs == ([0] if slide is None else list(slide.begins_at))
+    turns = (5, 40)
+    told = prompt_of_each_window(slide, turns)
+    assert list(told) == sorted(told)
+
+
+def test_a_prompt_that_no_window_has_is_refused_with_the_instants_there_are(ltx: LoadedModel) -> None:
+    catalog = Catalog(variants={ltx.variant.name: ltx.variant})
+
+    def ask(*turns_s: float, **said: Any) -> Group:
+        asked = Settings(variant=ltx.variant.name, **said)
+        return resolve(asked, catalog, turns_s=turns_s, rank=lambda v, g: 0.0)
+
+    assert ltx.variant.several_prompts(Mode.TEXT_TO_VIDEO)
+    assert ask(3.0).turns == (24,)
+    with pytest.raises(InvalidRequestError) as caught:
+        ask(2.25, 2.5)  # 18 and 20: the window at 21 has the second, none the first
+    assert str(caught.value.issues[0]) == (
+        f"prompts.1.from_s: no window of {LTX_LONG} begins between it and the next: they begin at these seconds; "
+        "available: 1.125, 2.625, 4.125"
+    )
+    with pytest.raises(InvalidRequestError, match="one prompt a window, and this clip is one window"):
+        ask(1.0, num_frames=17)
+
+
+def test_an_overlap_of_which_the_class_makes_other_lengths_is_refused(ltx: LoadedModel) -> None:
+    told = {**ltx.variant.model_dump(), "call_options": {**OPTIONS, "temporal_overlap": 8}}
+    with pytest.raises(ValueError, match="temporal_overlap: at least 12 frames, and below the 24 of a window"):
+        Variant.model_validate(told)
+
+
+def test_a_sliding_call_is_priced_by_its_windows(ltx: LoadedModel) -> None:
+    shape = call_shape(ltx.variant, group_of(ltx.variant, T2V))
+    assert isinstance(shape, CallShape)
+    assert (shape.frames, shape.calls) == (21, 4)
+    once = CallShape(**{**shape.model_dump(), "calls": 1})
+    four, one = (predict(ltx.variant, "cpu", s, 4, 3.0).execution_s for s in (shape, once))
+    assert four == pytest.approx(4 * one)
+
+
+def test_skyreels_forces_long_clips_in_windows(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(20)
+        folder = save(skyreels_forcing(), tmp_path)
+    options = {"base_num_frames": 9, "overlap_history": 5}
+    shape = {"divisor": 16, "frame_step": 4, "frame_offset": 1, "max_frames": 97, "max_pixels": 65536,
+             "native": [(32, 32, 17)]}  # fmt: skip
+    entry: dict[str, Any] = {
+        "pipeline": "SkyReelsV2DiffusionForcingPipeline", "pipelines": {}, "modes": (T2V,), "shape": shape,
+        "call_options": options, "steps": 2, "fps": 16,
+    }  # fmt: skip
+    model = load(tiny_variant("wan", folder, **entry), device="cpu")
+    group, steps = group_of(model.variant), []
+    made = clip(model, group, "a red ball", steps=steps)
+    assert made.shape == (17, 32, 32, 3)
+    slide = slide_of("SkyReelsV2DiffusionForcingPipeline", options, 17, 4)
+    assert slide is not None
+    assert slide.begins_at == (0, 1, 2)
+    assert steps == [(done, 6) for done in range(1, 7)]
+    assert np.abs(clip(model, group, "a heap of green stones") - made).max() > 0
+    catalog = Catalog(variants={model.variant.name: model.variant})
+    with pytest.raises(InvalidRequestError, match="follows one prompt a clip"):
+        resolve(Settings(variant=model.variant.name), catalog, turns_s=(0.5,), rank=lambda v, g: 0.0)
