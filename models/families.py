@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.conditions import NEEDED, batch_arguments, one_arguments, told
+from models.ip_adapter import style_arguments, without_styles
 from models.model import TaskMedia
 from schemas.catalog import Variant
 from schemas.conditions import carried, classes_with
@@ -206,6 +207,10 @@ def _segments(form: CallForm, variant: Variant, group: Group, task: Task) -> dic
 def _media(
     form: CallForm, variant: Variant, group: Group, tasks: Sequence[Task], media: Sequence[TaskMedia]
 ) -> dict[str, Any]:
+    if variant.ip_adapter is not None:
+        styled = style_arguments(group, told(group, tasks[0], media[0]))
+        rest = without_styles(group, media)
+        return {**_media(form, variant.model_copy(update={"ip_adapter": None}), rest[0], tasks, rest[1]), **styled}
     if len(tasks) == 1:
         own = one_arguments(form.pipeline, group, tasks[0], media[0], variant.path_guide)
         if own is not None:

@@ -27,6 +27,7 @@ import numpy as np
 from models.adapters import Adapters
 from models.conditions import told
 from models.families import CallForm, arguments
+from models.ip_adapter import style_scale
 from models.model import Cancelled, Frames, OnStep, PromptCounts, TaskMedia
 from models.overlay import overlaid
 from models.prompt_cache import PromptCache
@@ -121,6 +122,7 @@ class LoadedModel:
             self.forms[batch.group.mode].batches(batch.group.mode)
             and not draws_unseeded(pipe.scheduler)
             and self.variant.speed.cache != "first_block"
+            and self.variant.ip_adapter is None  # one list of pictures for all prompts of a call
         )
         return (batch,) if together else tuple(RenderBatch(batch.group, (task,)) for task in batch.tasks)
 
@@ -137,6 +139,8 @@ class LoadedModel:
         generators = [torch.Generator("cpu").manual_seed(task.seed) for task in batch.tasks]
         call = arguments(self.forms[batch.group.mode], self.variant, batch, media, generators)
         _set_guider(pipe, batch.group.guidance)
+        if self.variant.ip_adapter is not None:
+            pipe.set_ip_adapter_scale(style_scale(batch.group))
         failure: RushesError | None = None
         try:
             check()

@@ -18,6 +18,7 @@ from models.conditions import check_weights
 from models.controlnet import check_fits, class_for, load_controlnet
 from models.families import call_form, check_modes
 from models.footage import Footage
+from models.ip_adapter import add_ip_adapter, files_of
 from models.loaded import LoadedModel
 from models.model import Model
 from models.prompt_cache import MEMORY_BYTES, EmbeddingStore, prompt_cache
@@ -117,6 +118,9 @@ def _load(
     )
     if getattr(pipe, "controlnet", None) is not None:
         check_fits(pipe.controlnet, pipe.unet, (variant.controlnet and variant.controlnet.source) or "in its weights")
+    if variant.ip_adapter is not None:
+        source = weights_of(variant.ip_adapter.source, variant.ip_adapter.revision, files_of(variant.ip_adapter))
+        add_ip_adapter(variant, pipe, variant.ip_adapter, source.folder)
     _add_loras(variant, pipe, weights_of)
 
     def brought(source: str) -> tuple[Path, str]:

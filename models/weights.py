@@ -124,6 +124,8 @@ def missing(variant: Variant) -> str | None:
     if variant.controlnet is not None:
         named["controlnet.source"] = variant.controlnet.source or ""
     named |= {"speed.gguf": variant.speed.gguf or ""}
+    if variant.ip_adapter is not None:
+        named["ip_adapter.source"] = variant.ip_adapter.source
     named |= {f"loras[{index}].source": lora.source for index, lora in enumerate(variant.loras)}
     for field, source in named.items():
         if source.startswith("embedded:"):

@@ -54,6 +54,8 @@ class VariantContents:
             if entry.controlnet is not None and entry.controlnet.source is not None:
                 sources.append((entry.controlnet.source, entry.controlnet.revision))
             sources += [(_holding(entry.speed.gguf), None)] if entry.speed.gguf else []
+            if entry.ip_adapter is not None:
+                sources.append((entry.ip_adapter.source, entry.ip_adapter.revision))
             sources += [(lora.source, lora.revision) for lora in entry.loras]
             parts = [_diffusers_version(), *(self._of(source, revision) for source, revision in sources)]
             found = self._known[variant] = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

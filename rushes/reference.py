@@ -23,7 +23,7 @@ from schemas.config import Config
 from schemas.extract import Extractor
 from schemas.finish import FLOOR, Finisher
 from schemas.moderation import ModerationSettings, Thresholds
-from schemas.parts import ControlNet
+from schemas.parts import ControlNet, IpAdapter
 from schemas.run import GroupQuote, RunOptions, RunQuote, RunSummary
 from schemas.shape import ShapeRule
 from schemas.trust import TrustSettings
@@ -118,6 +118,7 @@ _CATALOG: dict[str, type[BaseModel]] = {
     "batch_curve": BatchPoint,
     "loras": Adapter,
     "controlnet": ControlNet,
+    "ip_adapter": IpAdapter,
     "[finishers.NAME]": Finisher,
     "[extractors.NAME]": Extractor,
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from schemas.chunks import Chunks
 from schemas.conditions import HOLDS_A_VIDEO, carried, classes_with, kinds_of, roles_of, steers_of
@@ -18,7 +19,7 @@ from schemas.extract import FLOOR_EXTRACTORS, Extractor
 from schemas.finish import FLOOR, Finisher
 from schemas.inputs import FRAMES, Kind, Role
 from schemas.motion import PathGuide, Steer
-from schemas.parts import ControlNet, Part
+from schemas.parts import ControlNet, IpAdapter, Part
 from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule
 from schemas.sliding import SEVERAL_PROMPTS, slide_issue
@@ -152,6 +153,7 @@ class Variant(_Frozen):
     weight_variant: str | None = Field(default=None, description="diffusers' file variant, e.g. 'fp16'")
     motion_adapter: str | None = Field(default=None, description="AnimateDiff: the adapter's hub id or folder")
     controlnet: ControlNet | None = Field(default=None, description="of a class that draws over a structure or frames")
+    ip_adapter: IpAdapter | None = Field(default=None, description="of an AnimateDiff: what makes it take styles")
     modes: tuple[Mode, ...] = Field(min_length=1, description="what it renders")
     conditions: tuple[str, ...] | None = Field(
         default=None,
@@ -405,8 +407,11 @@ def parse_catalog(text: str, where: str, base: Path | None = None) -> Catalog:
             variants[name] = Variant.model_validate({"name": name, **_resolved(entry, base)})
         except ValidationError as error:
             first = error.errors()[0]
+            told = first["msg"].removeprefix("Value error, ")
             field = ".".join(map(str, first["loc"]))
-            raise CatalogError(f"{where}: variants.{name}.{field}: {first['msg']} (got {first['input']!r})") from error
+            if not field:  # of the entry as a whole, which is too much to show
+                raise CatalogError(f"{where}: variants.{name}: {told}") from error
+            raise CatalogError(f"{where}: variants.{name}.{field}: {told} (got {first['input']!r})") from error
     if not variants:
         raise CatalogError(f"{where}: no [variants.NAME] in it")
     # The floor is the choice of those who name nobody, so it comes first; an entry of its name replaces it.
@@ -424,10 +429,10 @@ def _entries(table: Mapping[str, Any], key: str, model: type[_E], where: str, ba
         try:
             found[name] = model.model_validate({"name": name, **_resolved(entry, base)})
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
+            first: ErrorDetails = error.errors()[0]
+            place = ".".join(map(str, (key, name, *first["loc"])))
             told = first["msg"].removeprefix("Value error, ")
-            raise CatalogError(f"{where}: {key}.{name}.{field}: {told}") from error
+            raise CatalogError(f"{where}: {place}: {told}") from error
     return found
 
 

@@ -45,15 +45,15 @@ class Carried:
     """What one class can be told, in one mode.
 
     `usual`: what its weights can be expected to obey when the catalog does not say. `strengths`: roles that take one;
-    with `one_strength` it is the same of all inputs of a clip. `adds`: roles of which each input makes the model see
-    one more latent frame. `steers`: what of the motion it can be told, `usual_steers` without the catalog's word. `by`:
-    roles that are carried by a part which the entry names, and the part.
+    the inputs of a clip whose roles are together in one of `one_strength` have the same. `adds`: roles of which each
+    input makes the model see one more latent frame. `steers`: what of the motion it can be told, `usual_steers` without
+    the catalog's word. `by`: roles that are carried by a part which the entry names, and the part.
     """
 
     roles: frozenset[Role]
     usual: frozenset[Role]
     strengths: frozenset[Role] = frozenset()
-    one_strength: bool = False
+    one_strength: tuple[frozenset[Role], ...] = ()
     adds: frozenset[Role] = frozenset()
     steers: frozenset[Steer] = frozenset()
     usual_steers: frozenset[Steer] = frozenset()
@@ -69,7 +69,7 @@ _VACE = Carried(
     usual=ALL - {Role.STYLE},
     # Of a source the word would mean the opposite: how much is made anew. What a mask spares is kept.
     strengths=ALL - {Role.SOURCE, Role.MASK},
-    one_strength=True,
+    one_strength=(ALL,),
     adds=frozenset({Role.REFERENCE, Role.STYLE}),
     # As a video with a mask of what was uncovered, and as boxes: both are what its weights were trained with.
     steers=frozenset(Steer),
@@ -91,25 +91,23 @@ _SANA_WORLD = Carried(
     steers=frozenset({Steer.CAMERA}),
     usual_steers=frozenset({Steer.CAMERA}),
 )
-_STRUCTURE = frozenset({Role.STRUCTURE})
-_BY_CONTROLNET = {Role.STRUCTURE: Part.CONTROLNET}
-# A structure for every frame.
-_CONTROLNET = Carried(_STRUCTURE, _STRUCTURE, strengths=_STRUCTURE, by=_BY_CONTROLNET)
-_CONTROLNET_ON_SOURCE = Carried(
-    roles=frozenset({Role.SOURCE, Role.STRUCTURE}),
-    usual=frozenset({Role.SOURCE, Role.STRUCTURE}),
-    strengths=frozenset({Role.SOURCE, Role.STRUCTURE}),
-    by=_BY_CONTROLNET,
-)
-# Pictures, or drawings, at some frames; one scale for all.
-_SPARSE_CONTROLNET = Carried(
-    roles=FRAMES, usual=FRAMES, strengths=FRAMES, one_strength=True, by=dict.fromkeys(FRAMES, Part.CONTROLNET)
-)
+
+
+def _animatediff(*controlled: Role, source: bool = False, styled: bool = True) -> Carried:
+    """With a ControlNet for some roles, each of which has its strength apart from a style's; all `controlled` together
+    have one. An IP-Adapter has one scale for all pictures."""
+    by = dict.fromkeys(controlled, Part.CONTROLNET) | ({Role.STYLE: Part.IP_ADAPTER} if styled else {})
+    roles = frozenset(by) | (frozenset({Role.SOURCE}) if source else frozenset())
+    return Carried(roles, roles, roles, one_strength=(frozenset(controlled), frozenset({Role.STYLE})), by=by)
+
+
 _BY_CLASS = {
-    "AnimateDiffControlNetPipeline": _CONTROLNET,
-    "AnimateDiffVideoToVideoControlNetPipeline": _CONTROLNET_ON_SOURCE,
-    "AnimateDiffSparseControlNetPipeline": _SPARSE_CONTROLNET,
-    "HotshotControlNetPipeline": _CONTROLNET,
+    "AnimateDiffPipeline": _animatediff(),
+    "AnimateDiffVideoToVideoPipeline": _animatediff(source=True),
+    "AnimateDiffControlNetPipeline": _animatediff(Role.STRUCTURE),
+    "AnimateDiffVideoToVideoControlNetPipeline": _animatediff(Role.STRUCTURE, source=True),
+    "AnimateDiffSparseControlNetPipeline": _animatediff(*FRAMES),
+    "HotshotControlNetPipeline": _animatediff(Role.STRUCTURE, styled=False),
     "SanaWMPipeline": _SANA_WORLD,
     "WanVACEPipeline": _VACE,
     "LTXConditionPipeline": _LTX_CONDITION,
@@ -195,7 +193,7 @@ def resolved(
     issues: list[Issue] = []
     found: list[Condition] = []
     at_frame: dict[int, InputSpec] = {}
-    strengths: dict[float, InputSpec] = {}
+    strengths: dict[frozenset[Role], float] = {}
     for spec in specs:
         frame = _frame(spec, frames, fps)
         if frame is not None:
@@ -213,11 +211,13 @@ def resolved(
             issues.append(
                 Issue(spec.at("strength"), f"{pipeline} takes no strength of a {spec.role}", "not_taken", takes)
             )
-        elif strength is not None and can.one_strength:
-            if strengths and strength not in strengths:
-                text = f"{pipeline} has one strength for all inputs of a clip, and here is a second"
-                issues.append(Issue(spec.at("strength"), text, "twice", tuple(f"{one:g}" for one in strengths)))
-            strengths[strength] = spec
+        elif strength is not None:
+            for roles in (roles for roles in can.one_strength if spec.role in roles):
+                first = strengths.setdefault(roles, strength)
+                if strength != first:
+                    of = "inputs" if roles == ALL else f"{spec.role} inputs" if len(roles) == 1 else "frames"
+                    text = f"{pipeline} has one strength for all {of} of a clip, and here is a second"
+                    issues.append(Issue(spec.at("strength"), text, "twice", (f"{first:g}",)))
         if strength is None and spec.role is Role.SOURCE and Role.SOURCE in can.strengths:
             strength = source_strength
         found.append(

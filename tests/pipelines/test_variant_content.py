@@ -14,7 +14,7 @@ from pipelines.variant_content import VariantContents
 from schemas.catalog import Adapter, Variant
 from schemas.extract import Extractor
 from schemas.inputs import Kind
-from schemas.parts import ControlNet
+from schemas.parts import ControlNet, IpAdapter
 from storage.store import open_store
 from tests.pipelines.catalogs import directed, two_variants
 from tests.s3_server import S3Server
@@ -55,6 +55,16 @@ def test_a_controlnet_that_changes_in_place_is_another_task(tmp_path: Path) -> N
     small = two_variants()["small"].model_copy(update={"controlnet": net})
     before = content(small, tmp_path)
     (tmp_path / "net" / "net.safetensors").write_bytes(b"two")
+    assert content(small, tmp_path) != before
+
+
+def test_an_ip_adapter_that_changes_in_place_is_another_task(tmp_path: Path) -> None:
+    (tmp_path / "ip").mkdir()
+    (tmp_path / "ip" / "ip.safetensors").write_bytes(b"one")
+    part = IpAdapter(source=str(tmp_path / "ip"), weight_file="ip.safetensors")
+    small = two_variants()["small"].model_copy(update={"ip_adapter": part})
+    before = content(small, tmp_path)
+    (tmp_path / "ip" / "ip.safetensors").write_bytes(b"two")
     assert content(small, tmp_path) != before
 
 

@@ -44,7 +44,7 @@ def test_a_relative_lora_is_taken_from_the_files_own_folder_too(tmp_path: Path) 
         (("text_to_video", "text_to_music"), r"variants\.small\.modes"),
         (('aliases = ["gen4_turbo"]', 'aliases = ["small"]'), r"the name 'small' is taken"),
         (('aliases = ["gen4_turbo"]', 'fallbacks = ["large"]'), r"unknown fallback 'large'; available: small"),
-        (("[variants.small]", "[variant.small]"), r"unknown key 'variant'; available: finishers, variants"),
+        (("[variants.small]", "[variant.small]"), r"unknown key 'variant'; available: extractors, finishers, variants"),
         (("steps = 8", "steps ="), "not TOML"),
     ],
 )

@@ -301,6 +301,45 @@ def test_an_entry_names_its_controlnet_and_what_that_follows(pipeline: str, cont
         drawn(pipeline, controlnet)
 
 
+STYLED = 'ip_adapter = { source = "a/ip", weight_file = "ip.safetensors" }'
+ON_SOURCE = 'pipelines = { video_to_video = "AnimateDiffVideoToVideoPipeline" }'
+
+
+def test_an_adapter_for_styles_lets_its_variant_take_them() -> None:
+    plain, styled = (drawn("AnimateDiffPipeline", f"{ON_SOURCE}\n{part}") for part in ("", STYLED))
+    assert plain.all_roles == (Role.SOURCE,)
+    assert styled.roles(Mode.TEXT_TO_VIDEO) == (Role.STYLE,)
+    assert styled.roles(Mode.VIDEO_TO_VIDEO) == (Role.SOURCE, Role.STYLE)
+    assert plain.digest != styled.digest
+    with pytest.raises(InvalidRequestError) as caught:
+        resolved_on(plain, STYLE)
+    assert (caught.value.issues[0].path, caught.value.issues[0].message) == (
+        "inputs.0.role",
+        "drawn takes no style",
+    )
+    assert resolved_on(styled, STYLE).key != resolved_on(styled).key
+    assert resolved_on(styled, STYLE).key != resolved_on(styled, {**STYLE, "strength": 0.5}).key
+    takers = "AnimateDiffPipeline, AnimateDiffVideoToVideoPipeline, AnimateDiffControlNetPipeline"
+    with pytest.raises(CatalogError, match=f"drawn: ip_adapter: WanPipeline takes none; available: {takers}"):
+        drawn("WanPipeline", STYLED)
+    with pytest.raises(CatalogError, match="carries no 'style'; available: source"):
+        drawn("AnimateDiffPipeline", ON_SOURCE, 'conditions = ["style"]')
+    with pytest.raises(CatalogError, match="ip_adapter.weight_file: Field required"):
+        drawn("AnimateDiffPipeline", 'ip_adapter = { source = "a/ip" }')
+
+
+def test_a_style_and_a_structure_have_a_strength_each_and_several_styles_have_one() -> None:
+    both = drawn(DRAWN, f'{STYLED}\ncontrolnet = {{ kind = "edges" }}')
+    strong, weak = {**STYLE, "strength": 0.9}, {**STYLE, "strength": 0.2}
+    assert len(resolved_on(both, {**EDGES, "strength": 0.2}, strong, strong).conditions) == 3
+    with pytest.raises(InvalidRequestError) as caught:
+        resolved_on(both, strong, weak)
+    (issue,) = caught.value.issues
+    assert issue.path == "inputs.1.strength"
+    assert "one strength for all style inputs of a clip" in issue.message
+    assert issue.choices == ("0.9",)
+
+
 def test_what_a_controlnet_follows_is_what_its_variant_takes() -> None:
     edges, sparse = drawn(DRAWN, 'controlnet = { kind = "edges" }'), drawn(SPARSE, 'controlnet = { kind = "scribble" }')
     assert edges.roles(Mode.TEXT_TO_VIDEO) == (Role.STRUCTURE,)

@@ -25,6 +25,8 @@ from schemas.clip import ClipFormat
 from schemas.conditions import implied_mode
 from schemas.config import read_config
 from schemas.inputs import Role
+from schemas.parts import IpAdapter
+from schemas.request import Mode
 from schemas.task import Group, RenderBatch, Task
 from serve.admission.admission import Admission
 from serve.admission.submission import submission_of
@@ -36,6 +38,7 @@ from serve.store.contract import ApiKey, Store
 from serve.store.engine import open_store as open_tasks
 from storage.store import open_store
 from tests.models import controlled, obedient
+from tests.models.tiny_adapters import FILE, ip_adapter
 from tests.models.tiny_variants import tiny_variant
 from tests.pipelines.catalogs import directed
 from training.tiny import build
@@ -50,7 +53,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     vace, ends = obedient.vace(root / "vace", mean_share=4.0), obedient.image_to_video(root / "ends")
     found = directed(str(vace), str(build("ltx", root / "frames")), str(ends))
     own = {name: drawn(name, controlled.plain(root / "plain"), net) for name, net in _nets(root).items()}
-    return Catalog(variants={**found.variants, **own})
+    return Catalog(variants={**found.variants, **own, "style": styled(root)})
 
 
 def _nets(root: Path) -> dict[str, dict[str, Any]]:
@@ -63,6 +66,14 @@ def _nets(root: Path) -> dict[str, dict[str, Any]]:
             "modes": ("text_to_video", "image_to_video"),
         },
     }
+
+
+def styled(root: Path) -> Variant:
+    """A tiny AnimateDiff with an IP-Adapter."""
+    folder = build("animatediff", root / "animatediff")
+    plain = drawn("style", folder, {"pipeline": "AnimateDiffPipeline", "shape": SMALL})
+    adapter = ip_adapter(root / "adapter", load(plain, device="cpu").pipes[Mode.TEXT_TO_VIDEO].unet)
+    return plain.model_copy(update={"ip_adapter": IpAdapter(source=str(adapter), weight_file=FILE)})
 
 
 def drawn(name: str, folder: Path, part: dict[str, Any]) -> Variant:
@@ -113,7 +124,7 @@ def in_bulk(catalog: Catalog, media: Path, row: dict[str, Any]) -> tuple[Group, 
 
 
 def at_the_endpoint(catalog: Catalog, store: Store, out: Path, body: dict[str, Any]) -> tuple[Group, Task]:
-    config = ServeConfig(out=str(out), pools=Pools(variants=("vace", "frames", "ends", "edges", "scribble")))
+    config = ServeConfig(out=str(out), pools=Pools(variants=("vace", "frames", "ends", "edges", "scribble", "style")))
     objects = open_store(config.out)
     admission = Admission(config, catalog, None, lambda: NOW)
     intake: Any = Intake(config, store, objects, now=lambda: NOW)
@@ -136,9 +147,11 @@ def mp4(frames: Frames, path: Path) -> bytes:
     return path.read_bytes()
 
 
+SMALL = {"divisor": 16, "max_frames": 32, "max_pixels": 65536, "native": [(32, 32, 4)]}
 SCRIBBLES: list[tuple[str, str, dict[str, Any]]] = [("first_frame", "a.png", {}), ("keyframe", "b.png", {"at_s": 1.0})]
 CASES: list[tuple[str, list[dict[str, Any]]]] = [
     ("edges", [{"role": "structure", "kind": "edges", "video": "v.mp4", "strength": 0.5, "extract": True}]),
+    ("style", [{"role": "style", "image": "a.png", "strength": 0.5}, {"role": "style", "image": "b.png"}]),
     (
         "scribble",
         [{"role": role, "kind": "scribble", "image": image, **place} for role, image, place in SCRIBBLES],
