@@ -59,7 +59,13 @@ _NEVER_BATCHED = {
 }
 
 # These refuse lists of prompts and of generators, also of one.
-_ONE_A_CALL = {"WanVACEPipeline", "SanaWMPipeline", "LTXI2VLongMultiPromptPipeline"}
+_ONE_A_CALL = {
+    "WanVACEPipeline",
+    "SanaWMPipeline",
+    "LTXI2VLongMultiPromptPipeline",
+    "HeliosPipeline",
+    "HunyuanVideoFramepackPipeline",
+}
 
 # Their output is the one clip, where others give a list of clips.
 _BARE_CLIP = {"SanaWMPipeline"}
@@ -67,6 +73,8 @@ _BARE_CLIP = {"SanaWMPipeline"}
 # Their output is as the VAE gives it: (clips, 3, frames, height, width) in -1…1.
 _RAW_CLIPS = {"LTXI2VLongMultiPromptPipeline"}
 
+# They make whole sections, from the end to the given beginning: what is beyond the asked length is left out.
+_LONGER = {"HunyuanVideoFramepackPipeline"}
 
 # How the names of arguments end that are pairs of numbers.
 _PAIRS = ("original_size", "crops_coords_top_left", "target_size")
@@ -94,8 +102,10 @@ class CallForm:
         """True when prompts and generators go in lists."""
         return self.pipeline not in _ONE_A_CALL
 
-    def clips(self, frames: Any) -> Any:
-        """What the call returned, as one clip a task."""
+    def clips(self, frames: Any, length: int) -> Any:
+        """What the call returned, as one clip of `length` frames a task."""
+        if self.pipeline in _LONGER:
+            return frames[:, :length]
         if self.pipeline in _RAW_CLIPS:
             return list(frames.permute(0, 2, 1, 3, 4) / 2 + 0.5)
         return [frames] if self.pipeline in _BARE_CLIP else frames

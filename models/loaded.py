@@ -151,7 +151,7 @@ class LoadedModel:
                 torch.random.fork_rng(devices=self._random_devices()),
             ):
                 torch.manual_seed(batch.tasks[0].seed)
-                frames = self.forms[batch.group.mode].clips(pipe(**call).frames)
+                frames = self.forms[batch.group.mode].clips(pipe(**call).frames, batch.group.frames)
             unwanted = cancelled()
             return tuple(
                 CancelledError(f"task {task.fingerprint} was cancelled")

@@ -4,6 +4,8 @@
 | --- | --- | --- | --- |
 | `LTXI2VLongMultiPromptPipeline` | `temporal_tile_size` frames | `temporal_overlap` | one a window |
 | `SkyReelsV2DiffusionForcing…Pipeline` | `base_num_frames` | `overlap_history`, where the entry says it | no |
+| `HeliosPipeline` | `num_latent_frames_per_chunk` latent frames | none: it sees those before in few tokens | no |
+| `HunyuanVideoFramepackPipeline` | `latent_window_size` latent frames | none, likewise; from the end on | no |
 
 The numbers are the entry's `call_options`, or the class's own defaults.
 """
@@ -57,6 +59,13 @@ def slide_of(pipeline: str, options: Mapping[str, Any], frames: int, temporal: i
             return None
         size = (int(options.get("base_num_frames", 97)) - 1) // temporal + 1
         overlap = (int(options["overlap_history"]) - 1) // temporal + 1
+    elif pipeline == "HeliosPipeline":
+        size, overlap = int(options.get("num_latent_frames_per_chunk", 9)), 0
+    elif pipeline == "HunyuanVideoFramepackPipeline":
+        # As many sections as there are windows of so many frames in it, each by itself.
+        size = int(options.get("latent_window_size", 9))
+        sections = -(-frames // ((size - 1) * temporal + 1))
+        return Slide(size, 0, tuple(range(0, sections * size, size)), temporal) if sections > 1 else None
     else:
         return None
     if latents <= size:

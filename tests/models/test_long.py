@@ -22,7 +22,7 @@ from schemas.resolve import resolve
 from schemas.sliding import prompt_of_each_window, slide_of
 from schemas.task import Group, RenderBatch, Task
 from tests.models.conftest import TinyFolder
-from tests.models.tiny_long import skyreels_forcing
+from tests.models.tiny_long import framepack, helios, skyreels_forcing
 from tests.models.tiny_variants import I2V, T2V, group_of, task_of, tiny_variant
 from training.tiny import save
 
@@ -160,3 +160,44 @@ def test_skyreels_forces_long_clips_in_windows(tmp_path: Path) -> None:
     catalog = Catalog(variants={model.variant.name: model.variant})
     with pytest.raises(InvalidRequestError, match="follows one prompt a clip"):
         resolve(Settings(variant=model.variant.name), catalog, turns_s=(0.5,), rank=lambda v, g: 0.0)
+
+
+def test_helios_goes_on_in_windows(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(20)
+        folder = save(helios(), tmp_path)
+    # 32k + 1 frames of nine latent ones a window; of three, 8k + 1.
+    shape = {"divisor": 16, "frame_step": 8, "frame_offset": 1, "max_frames": 97, "max_pixels": 65536,
+             "native": [(SIDE, SIDE, 25)]}  # fmt: skip
+    entry: dict[str, Any] = {
+        "pipeline": "HeliosPipeline", "pipelines": {}, "modes": (T2V,), "shape": shape, "steps": 2, "guidance": 1.0,
+        "call_options": {"num_latent_frames_per_chunk": 3},
+    }  # fmt: skip
+    model = load(tiny_variant("wan", folder, **entry), device="cpu")
+    group, steps = group_of(model.variant), []
+    made = clip(model, group, "a red ball", steps=steps)
+    assert made.shape == (25, SIDE, SIDE, 3)
+    assert steps == [(done, 6) for done in range(1, 7)]
+    shape_of = call_shape(model.variant, group)
+    assert isinstance(shape_of, CallShape)
+    assert (shape_of.frames, shape_of.calls) == (9, 3)
+    assert np.abs(clip(model, group, "a heap of green stones") - made).max() > 0
+
+
+def test_framepack_goes_on_in_sections_from_its_first_frame(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(20)
+        folder = save(framepack(), tmp_path)
+    shape = {"divisor": 16, "frame_step": 4, "frame_offset": 1, "max_frames": 97, "max_pixels": 65536,
+             "native": [(32, 32, 17)]}  # fmt: skip
+    entry: dict[str, Any] = {
+        "pipeline": "HunyuanVideoFramepackPipeline", "pipelines": {}, "modes": (I2V,), "shape": shape, "steps": 2,
+        "call_options": {"latent_window_size": 3},
+    }  # fmt: skip
+    model = load(tiny_variant("wan", folder, **entry), device="cpu")
+    group, steps = group_of(model.variant), []
+    red, blue = (clip(model, group, "a", image=Image.new("RGB", (32, 32), c), steps=steps) for c in ("red", "blue"))
+    assert red.shape == (17, 32, 32, 3), "two sections are more; the rest is left out"
+    assert steps[:4] == [(done, 4) for done in range(1, 5)]
+    assert np.abs(red - blue)[0].mean() > 1
+    assert np.abs(clip(model, group, "a heap of green stones", image=Image.new("RGB", (32, 32), "red")) - red).max() > 0
