@@ -24,6 +24,7 @@ from models.model import Model
 from models.prompt_cache import MEMORY_BYTES, EmbeddingStore, prompt_cache
 from models.quantization import denoiser_from, import_quietly
 from models.schedulers import swapped
+from models.sharded import ShardedModel
 from models.speed import apply_speed
 from models.weights import Weights, WeightsStore, explain, find_weights, folder_and_file, is_local, local_path
 from schemas.catalog import Adapter, Variant
@@ -70,8 +71,15 @@ def load(
 
 
 def load_model(variant: Variant, **options: Any) -> Model:
-    """As `load`, for whoever renders only: also of the variant that has no weights."""
-    return Footage(variant) if variant.pipeline == PIPELINE else load(variant, **options)
+    """As `load`, for whoever renders only: also of the variant that has no weights, and of one on several GPUs, whose
+    embeddings no other process gets."""
+    if variant.pipeline == PIPELINE:
+        return Footage(variant)
+    device = options.pop("device", None)
+    if variant.needs.gpus > 1 and device != "cpu":
+        options.pop("embeddings", None)
+        return ShardedModel(variant, int(variant.needs.gpus), device, **options)
+    return load(variant, device=device, **options)
 
 
 def _load(

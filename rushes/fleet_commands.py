@@ -168,6 +168,9 @@ def calibrate(
         found = entries.find(variant)
         if found is None:
             raise ConfigError(f"--variant: unknown variant {variant!r}; available: {', '.join(entries.names[1:])}")
+        if found.needs.gpus > 1 and device != "cpu":
+            gpus = f"{found.needs.gpus:g}"
+            raise ConfigError(f"--variant: {variant!r} is split among {gpus} GPUs: its runs are learnt from instead")
         # Before torch is loaded: as many threads as Ray gives an actor.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(found.needs.cpus))))
         from actors.calibrate import compared, measure, sample

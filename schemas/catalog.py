@@ -22,6 +22,7 @@ from schemas.motion import PathGuide, Steer
 from schemas.parts import ControlNet, IpAdapter, Part
 from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule
+from schemas.sharding import why_not_split
 from schemas.sliding import SEVERAL_PROMPTS, slide_issue
 
 _E = TypeVar("_E", Finisher, Extractor)
@@ -81,7 +82,12 @@ class SpeedSettings(_Frozen):
 class Needs(_Frozen):
     """What one actor of a variant holds."""
 
-    gpus: float = Field(default=1.0, ge=0, description="0: it renders on the CPU; below 1: actors share a GPU")
+    gpus: float = Field(
+        default=1.0,
+        ge=0,
+        description="0: it renders on the CPU; below 1: actors share a GPU; above 1: a clip is split among so many, by "
+        "classes that can",
+    )
     cpus: float = Field(default=1.0, gt=0, description="what Ray reserves, and the threads that the model gets")
     accelerator_type: str | None = Field(default=None, description="as Ray names it, e.g. 'H200'; any when not set")
     vram_gib: float = Field(default=0.0, ge=0, description="accelerators with less are not considered; 0: any")
@@ -296,6 +302,14 @@ class Variant(_Frozen):
                     f"{able[0]} needs a controlnet and what it follows: "
                     f'controlnet = {{ source = "./folder", kind = "edges" }}; kinds: {", ".join(Kind)}'
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_share_a_clip(self) -> "Variant":
+        classes = dict.fromkeys(self.pipeline_for(mode) for mode in self.modes)
+        wrong = why_not_split(classes, self.needs.gpus, self.speed.cache)
+        if wrong is not None:
+            raise ValueError(wrong)
         return self
 
     @model_validator(mode="after")

@@ -90,6 +90,14 @@ def test_an_option_out_of_range_is_a_usage_error(catalog: str) -> None:
     assert "--device" in told.stderr
 
 
+def test_what_is_split_among_gpus_is_not_calibrated_on_one(tmp_path: Path) -> None:
+    on_two = TWO_VARIANTS.replace("needs = { gpus = 0, cpus = 1 }", "needs = { gpus = 2, cpus = 1 }", 1)
+    (tmp_path / "c.toml").write_text(on_two)
+    told = RUN.invoke(app, ["calibrate", "--variant", "small", "--catalog", str(tmp_path / "c.toml")])
+    assert told.exit_code == Exit.USAGE
+    assert "'small' is split among 2 GPUs" in told.stderr
+
+
 def test_calibrating_a_quantized_variant_measures_what_that_costs_and_gains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

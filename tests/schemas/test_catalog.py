@@ -46,11 +46,35 @@ def test_a_relative_lora_is_taken_from_the_files_own_folder_too(tmp_path: Path) 
         (('aliases = ["gen4_turbo"]', 'fallbacks = ["large"]'), r"unknown fallback 'large'; available: small"),
         (("[variants.small]", "[variant.small]"), r"unknown key 'variant'; available: extractors, finishers, variants"),
         (("steps = 8", "steps ="), "not TOML"),
+        (
+            ('"WanPipeline"', '"LTXPipeline"\nneeds = { gpus = 2 }'),
+            r"cat\.toml: variants\.small: needs\.gpus: 2: LTXPipeline does not split .* more with WanPipeline",
+        ),
+        (
+            (
+                'modes = ["text_to_video"]',
+                'modes = ["image_to_video"]\npipelines = { image_to_video = "WanVACEPipeline" }\nneeds = { gpus = 4 }',
+            ),
+            r"variants\.small: needs\.gpus: 4: WanVACEPipeline does not split",
+        ),
+        (
+            ("steps = 8", "steps = 8\nneeds = { gpus = 1.5 }"),
+            r"needs\.gpus: 1\.5 is no whole number .* available: 1, 2",
+        ),
+        (
+            ("steps = 8", 'steps = 8\nneeds = { gpus = 2 }\nspeed = { cache = "mag" }'),
+            r"needs\.gpus: 2: with speed\.cache = 'mag' each GPU skips",
+        ),
     ],
 )
 def test_a_wrong_catalog_names_the_place(change: tuple[str, str], said: str) -> None:
     with pytest.raises(CatalogError, match=said):
         parse_catalog(GOOD.replace(*change), "cat.toml")
+
+
+def test_a_clip_may_be_split_among_gpus_by_classes_that_can() -> None:
+    on_two = GOOD.replace("steps = 8", "steps = 8\nneeds = { gpus = 2 }")
+    assert parse_catalog(on_two, "cat.toml")["small"].needs.gpus == 2
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
