@@ -1,4 +1,4 @@
-"""Structures of plain pictures: edges by OpenCV, depth by models of transformers that the catalog names.
+"""Structures of plain pictures: edges by OpenCV, depth and poses by models of transformers that the catalog names.
 
 What was found is kept in a folder of the node's cache by the pixels that went in and by how it was found, so that a
 video whose depth is known is not looked at again, whichever row or request brings it.
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from models.model import Frames, Pictures
+from models.pose import KEYPOINTS, Keypoint, drawn
 from models.weights import WeightsStore, download_transformers, explain, find_weights
 from schemas.errors import ConfigError, RushesError, VariantLoadError
 from schemas.extract import Extraction
@@ -110,6 +111,43 @@ def _depth(how: Extraction, folder: Path | None, device: str) -> Find:
     return find
 
 
+def _pose(how: Extraction, folder: Path | None, device: str) -> Find:
+    import torch
+    from transformers import AutoImageProcessor, VitPoseForPoseEstimation
+
+    processor, model = _transformer(how, folder, device, AutoImageProcessor, VitPoseForPoseEstimation)
+    keypoints = model.config.num_labels
+    if keypoints != KEYPOINTS:
+        text = f"pose of {how.weights}: it finds {keypoints} keypoints; available: models of COCO's {KEYPOINTS}"
+        raise VariantLoadError(text)
+    # Those that were trained on several data sets are told which: COCO is the first.
+    of_several = model.config.backbone_config.num_experts > 1
+
+    def find(pixels: Frames) -> Frames:
+        height, width = pixels.shape[1:3]
+        shown = []
+        for first in range(0, len(pixels), _BATCH):
+            part = list(pixels[first : first + _BATCH])
+            # One person a picture, whom all of it shows.
+            boxes = [[[0.0, 0.0, float(width), float(height)]]] * len(part)
+            given = processor(images=part, boxes=boxes, return_tensors="pt").to(device)
+            more = {"dataset_index": torch.zeros(len(part), dtype=torch.long, device=device)} if of_several else {}
+            with torch.inference_mode():
+                outputs = model(**given, **more)
+            for people in processor.post_process_pose_estimation(outputs, boxes=boxes):
+                said = [
+                    [
+                        Keypoint(x, y, score)
+                        for (x, y), score in zip(one["keypoints"].tolist(), one["scores"].tolist(), strict=True)
+                    ]
+                    for one in people
+                ]
+                shown.append(np.asarray(drawn(said, width, height)))
+        return np.stack(shown)
+
+    return find
+
+
 def _as_bytes(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """The nearest white, the farthest black, over the whole video: a range of its own for each frame would flicker."""
     least, most = float(depth.min()), float(depth.max())
@@ -170,4 +208,8 @@ def _write(path: Path | None, frames: Frames) -> None:
         part.unlink(missing_ok=True)
 
 
-_METHODS: Mapping[str, Callable[[Extraction, Path | None, str], Find]] = {"canny": _canny, "depth": _depth}
+_METHODS: Mapping[str, Callable[[Extraction, Path | None, str], Find]] = {
+    "canny": _canny,
+    "depth": _depth,
+    "pose": _pose,
+}

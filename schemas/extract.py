@@ -1,4 +1,4 @@
-"""Structures that are found in pictures as cameras make them: edges, depth.
+"""Structures that are found in pictures as cameras make them: edges, depth, poses.
 
 An input that says `extract` brings a plain picture or video, and an `Extractor` of the catalog makes a structure of it.
 The floor is there always: `canny` finds edges, without weights. How it is found is part of the condition
@@ -14,8 +14,8 @@ from schemas.inputs import Kind
 
 AUTO = "auto"
 """The catalog's first extractor of the kind."""
-Method = Literal["canny", "depth"]
-_FINDS: dict[Method, Kind] = {"canny": Kind.EDGES, "depth": Kind.DEPTH}
+Method = Literal["canny", "depth", "pose"]
+_FINDS: dict[Method, Kind] = {"canny": Kind.EDGES, "depth": Kind.DEPTH, "pose": Kind.POSE}
 _THRESHOLDS = ("low", "high")
 
 
@@ -25,10 +25,10 @@ class _How(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Method = Field(
-        description="canny: edges, by OpenCV, with the extra `structure`; depth: a model of transformers"
+        description="canny: edges, by OpenCV (extra `structure`); depth; pose: models of transformers, of poses ViTPose"
     )
     weights: str | None = Field(
-        default=None, min_length=1, description="of depth: hub id, local folder, or s3:// prefix; safetensors"
+        default=None, min_length=1, description="of depth and pose: hub id, local folder, or s3:// prefix; safetensors"
     )
     revision: str | None = Field(default=None, description="commit, branch or tag, of a hub id")
     low: int = Field(default=100, ge=0, le=1000, description="of canny: weaker edges are none")

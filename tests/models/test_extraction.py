@@ -9,9 +9,18 @@ import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
-from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
+from transformers import (
+    DPTConfig,
+    DPTForDepthEstimation,
+    DPTImageProcessor,
+    VitPoseBackboneConfig,
+    VitPoseConfig,
+    VitPoseForPoseEstimation,
+    VitPoseImageProcessor,
+)
 
 from models.extraction import Extractors
+from models.pose import Keypoint, drawn
 from schemas.errors import ConfigError, VariantLoadError
 from schemas.extract import Extraction, Extractor
 
@@ -103,6 +112,70 @@ def test_depth_is_what_the_named_model_says_from_black_to_white_over_the_whole_v
     said = torch.nn.functional.interpolate(maps, (SIDE, SIDE), mode="bicubic", align_corners=False)[:, 0].numpy()
     expected = (said - said.min()) / (said.max() - said.min()) * 255
     assert np.abs(shown[..., 0] - expected).max() <= 1
+
+
+HIDDEN, GRID, PATCH = 32, (8, 6), 16  # rows and columns of patches, pixels of one
+# Patches of a figure that stands: by COCO's numbers, (row, column). Its left is our right.
+STANDING = {0: (1, 2), 5: (2, 4), 6: (2, 1), 11: (4, 4), 12: (4, 1)}
+COLOURS = {0: (255, 0, 0), 11: (0, 85, 255), 12: (0, 255, 170)}  # OpenPose's, of nose and hips
+
+
+def pose_model(folder: Path, keypoints: int = 17) -> Path:
+    """A real ViTPose whose weights are set by hand: it sees keypoints of `STANDING` in every picture, and no others."""
+    backbone = VitPoseBackboneConfig(
+        image_size=[PATCH * side for side in GRID], patch_size=[PATCH, PATCH], hidden_size=HIDDEN, num_hidden_layers=1, num_attention_heads=2,
+        mlp_ratio=1, out_indices=[1],
+    )  # fmt: skip
+    model = VitPoseForPoseEstimation(
+        VitPoseConfig(backbone_config=backbone, num_labels=keypoints, scale_factor=4)
+    ).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.backbone.layernorm.weight.fill_(1.0)
+        places = model.backbone.embeddings.position_embeddings[0]
+        for number, (row, column) in STANDING.items():
+            places[1 + row * GRID[1] + column, number] = 1.0
+        heads = range(min(keypoints, HIDDEN))
+        model.head.conv.weight[heads, heads, 1, 1] = 1.0
+    model.save_pretrained(folder)
+    VitPoseImageProcessor(size={"height": PATCH * GRID[0], "width": PATCH * GRID[1]}).save_pretrained(folder)
+    return folder
+
+
+def test_a_pose_is_drawn_where_the_named_model_sees_it(tmp_path: Path) -> None:
+    height, width = (PATCH * side for side in GRID)
+    how = Extraction(method="pose", weights=str(pose_model(tmp_path)))
+    found = Extractors()(how, (Image.new("RGB", (width, height)),) * 9)
+    assert isinstance(found, tuple)
+    shown = pixels(found[8])
+    assert (len(found), shown.shape) == (9, (height, width, 3))
+    assert all((pixels(one) == shown).all() for one in found)
+    for number, colour in COLOURS.items():
+        at = np.argwhere((shown == colour).all(axis=2))
+        # The picture is looked at with a margin: a patch is 1.25 times as large in it.
+        middles = ((place + 0.5) * PATCH for place in STANDING[number])
+        expected = [side / 2 + 1.25 * (one - side / 2) for one, side in zip(middles, (height, width), strict=True)]
+        assert len(at), number
+        assert np.abs(at - expected).max() < 8, (number, at, expected)
+
+
+def test_a_limb_joins_the_keypoints_that_are_seen() -> None:
+    unseen = Keypoint(0, 0, 0.1)
+    points = [unseen] * 17
+    points[5], points[7] = Keypoint(20, 10, 0.9), Keypoint(20, 50, 0.9)
+    found = np.asarray(drawn([points], 64, 64))
+    assert found[30, 20].max() > 0, "between shoulder and elbow"
+    assert found[:, :15].max() == 0
+    assert found[:, 26:].max() == 0, "the other shoulder is not seen, so there is no neck"
+    assert np.asarray(drawn([[unseen] * 17], 64, 64)).max() == 0
+    assert np.asarray(drawn([], 64, 64)).max() == 0
+
+
+def test_a_model_of_other_keypoints_is_refused(tmp_path: Path) -> None:
+    how = Extraction(method="pose", weights=str(pose_model(tmp_path, keypoints=21)))
+    with pytest.raises(VariantLoadError, match="it finds 21 keypoints; available: models of COCO's 17"):
+        Extractors()(how, square())
 
 
 def test_a_model_is_loaded_once(depth: Path) -> None:
