@@ -89,10 +89,11 @@ def _gguf(variant: Variant) -> str | None:
     """Of a class whose denoiser diffusers does not read from one file."""
     import diffusers
 
-    from models.quantization import reads_gguf
+    from models.quantization import import_quietly, reads_gguf
 
     if variant.speed.gguf is None or not hasattr(diffusers, variant.pipeline):
         return None
+    import_quietly()
     if reads_gguf(component_class(getattr(diffusers, variant.pipeline), "transformer")):
         return None
     return (

@@ -104,11 +104,12 @@ def import_quietly() -> None:
     machine that has none, in every process."""
     if importlib.util.find_spec("torchao") is None:
         return
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         import diffusers.quantizers  # noqa: F401
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _tensors(part: Any) -> Iterator[Any]:

@@ -189,9 +189,11 @@ def test_a_variant_that_no_node_can_hold_is_refused_before_anything_is_rendered(
 
 
 @pytest.mark.slow
-def test_logical_gpus_are_taken_and_given_back(tmp_path: Path, ray_cluster: Topology) -> None:
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_logical_gpus_are_taken_and_given_back(gpus: int, tmp_path: Path, ray_cluster: Topology) -> None:
+    """One of two splits its clip among two processes."""
     told = options(tmp_path, str(tmp_path / "out"), ROWS[:1], device="auto")
-    catalog = TWO_VARIANTS.replace("needs = { gpus = 0, cpus = 1 }", "needs = { gpus = 1, cpus = 1 }", 1)
+    catalog = TWO_VARIANTS.replace("needs = { gpus = 0, cpus = 1 }", f"needs = {{ gpus = {gpus}, cpus = 1 }}", 1)
     (tmp_path / "catalog.toml").write_text(catalog)
     assert render(told).succeeded == 1
 
