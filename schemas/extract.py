@@ -25,7 +25,7 @@ class _How(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Method = Field(
-        description="canny: edges, by OpenCV (extra `structure`); depth; pose: models of transformers, of poses ViTPose"
+        description="canny: edges, by OpenCV (extra `structure`); depth, pose: models of transformers, of poses ViTPose"
     )
     weights: str | None = Field(
         default=None, min_length=1, description="of depth and pose: hub id, local folder, or s3:// prefix; safetensors"

@@ -123,9 +123,14 @@ COLOURS = {0: (255, 0, 0), 11: (0, 85, 255), 12: (0, 255, 170)}  # OpenPose's, o
 def pose_model(folder: Path, keypoints: int = 17) -> Path:
     """A real ViTPose whose weights are set by hand: it sees keypoints of `STANDING` in every picture, and no others."""
     backbone = VitPoseBackboneConfig(
-        image_size=[PATCH * side for side in GRID], patch_size=[PATCH, PATCH], hidden_size=HIDDEN, num_hidden_layers=1, num_attention_heads=2,
-        mlp_ratio=1, out_indices=[1],
-    )  # fmt: skip
+        image_size=[PATCH * side for side in GRID],
+        patch_size=[PATCH, PATCH],
+        hidden_size=HIDDEN,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        mlp_ratio=1,
+        out_indices=[1],
+    )
     model = VitPoseForPoseEstimation(
         VitPoseConfig(backbone_config=backbone, num_labels=keypoints, scale_factor=4)
     ).eval()
