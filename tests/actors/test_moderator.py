@@ -71,6 +71,8 @@ def test_images_videos_and_clips_have_codes_of_their_own(scripted: Moderator) ->
     assert scripted.media(TaskMedia(((blue, blue, red),))).code == "SAFETY.INPUT.VIDEO"
     assert scripted.media(TaskMedia((blue,))).outcome is ALLOW
     assert scripted.media(TaskMedia((blue, (blue, blue), red))).code == "SAFETY.INPUT.IMAGE", "every input is looked at"
+    found = TaskMedia((blue,), originals=(red,))
+    assert scripted.media(found).code == "SAFETY.INPUT.IMAGE", "what a structure was found in is looked at too"
     assert scripted.media(TaskMedia()).outcome is ALLOW
     assert scripted.clip(clip(RED)).code == "SAFETY.OUTPUT.VIDEO"
     assert scripted.clip(clip(AMBER)).outcome is FLAG
