@@ -11,7 +11,7 @@ import numpy as np
 
 from actors.encoder import encode
 from cluster.cost.fit import Measured
-from models.model import Frames, Model, TaskMedia, ignore_step, nobody_cancelled
+from models.model import Frames, Model, TaskMedia, frames_of, ignore_step, nobody_cancelled
 from schemas.catalog import Variant
 from schemas.clip import ClipFormat
 from schemas.errors import PermanentError
@@ -48,7 +48,7 @@ def measure(
             if isinstance(clips[0], PermanentError):
                 raise clips[0]
             started = time.perf_counter()
-            encode(clips[0], variant.fps, ClipFormat.MP4, Path(folder, "clip.mp4"))
+            encode(frames_of(clips[0]), variant.fps, ClipFormat.MP4, Path(folder, "clip.mp4"))
             encode_s += time.perf_counter() - started
             megapixels += shape.pixels * shape.frames / 1e6
     return calls, encode_s / megapixels
@@ -84,7 +84,7 @@ def sample(model: Model, denoiser_bytes: int, shape: Shape, repeats: int) -> Sam
         times.append(time.perf_counter() - started)
     if isinstance(clip, PermanentError):
         raise clip
-    return Sample(clip, sorted(times[1:])[repeats // 2], denoiser_bytes)
+    return Sample(frames_of(clip), sorted(times[1:])[repeats // 2], denoiser_bytes)
 
 
 def compared(quantized: Sample, plain: Sample) -> Quantized:

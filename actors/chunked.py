@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from models.model import Cancelled, Frames, Model, OnStep, Pictures, TaskMedia
+from models.model import Cancelled, Frames, Model, OnStep, Pictures, TaskMedia, frames_of
 from schemas.chunks import Chunk, chunk_seed
 from schemas.conditions import Condition, implied_mode
 from schemas.errors import BadOutputError, MediaError, PermanentError, RenderError
@@ -77,10 +77,11 @@ def render_chunks(
             if isinstance(clip, PermanentError):
                 failed[at] = clip
                 continue
-            piece = clip[chunk.known : chunk.stop - chunk.start]
+            frames = frames_of(clip)
+            piece = frames[chunk.known : chunk.stop - chunk.start]
             if len(piece) != chunk.stop - chunk.first:
                 failed[at] = BadOutputError(
-                    f"task {tasks[at].fingerprint}: {len(clip)} frames of a chunk of {call.group.frames}"
+                    f"task {tasks[at].fingerprint}: {len(frames)} frames of a chunk of {call.group.frames}"
                 )
                 continue
             store.put(tasks[at], group, chunk, piece)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import numpy as np
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
+from models.model import Sound
 from schemas.clip import ClipFormat
 from schemas.errors import MediaError
 
@@ -27,6 +29,21 @@ def read_frames(data: bytes, clip_format: ClipFormat) -> list[Image.Image]:
             return [frame.to_image() for frame in container.decode(video=0)]
     except (av.FFmpegError, OSError, zipfile.BadZipFile) as error:
         raise MediaError(f"not a readable {clip_format.value} clip: {error}") from error
+
+
+def read_sound(data: bytes) -> Sound | None:
+    """The sound of a clip in an MP4 or WebM; None where it has none. Raises MediaError."""
+    try:
+        with av.open(io.BytesIO(data)) as container:
+            if not container.streams.audio:
+                return None
+            track = container.streams.audio[0]
+            to_float = av.AudioResampler("fltp", track.layout, track.rate)
+            pieces = [piece for frame in container.decode(track) for piece in to_float.resample(frame)]
+            samples = np.concatenate([piece.to_ndarray() for piece in pieces], axis=1)
+            return Sound(samples.astype(np.float32), int(track.rate))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(f"no readable sound: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from models.model import Frames
+from models.model import Frames, Sound
 from schemas.clip import ClipFormat
 from schemas.errors import BadOutputError, MediaError
 
 # BT.709, limited range: what players assume of HD video, said in the file so that none has to assume.
 _BT709 = 1
+_OPUS_HZ = 48_000
+_LAYOUTS = {1: "mono", 2: "stereo"}  # of sound, by its channels
 _LIMITED = 1
 _TITLE_CHARS = 200
 _METADATA_FILE = "metadata.json"
@@ -50,8 +52,11 @@ def encode(
     path: Path,
     metadata: Mapping[str, Any] | None = None,
     settings: EncoderSettings = EncoderSettings(),
+    sound: Sound | None = None,
 ) -> None:
     """Write `frames`, (frames, height, width, 3) in 0…255, to `path`. `read_metadata(path)` gives `metadata` back.
+
+    `sound` is made as long as the frames, and is AAC in an MP4, Opus in WebM; other formats hold none.
 
     H.264 and VP9 hold colour for each 2×2 pixels, so an odd side is padded by its own last row or column.
     Raises BadOutputError for an array that is no clip.
@@ -65,7 +70,8 @@ def encode(
     elif clip_format is ClipFormat.PNG:
         _write_pngs(frames, path, text)
     else:
-        _write_video(_even(frames), fps, clip_format, path, {"title": title, "comment": text}, settings)
+        heard = sound.of_length(len(frames) / fps) if sound is not None else None
+        _write_video(_even(frames), fps, clip_format, path, {"title": title, "comment": text}, settings, heard)
 
 
 def poster(frames: Frames, quality: int = 88) -> bytes:
@@ -99,7 +105,13 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def _write_video(
-    frames: Frames, fps: float, clip_format: ClipFormat, path: Path, tags: Mapping[str, str], settings: EncoderSettings
+    frames: Frames,
+    fps: float,
+    clip_format: ClipFormat,
+    path: Path,
+    tags: Mapping[str, str],
+    settings: EncoderSettings,
+    sound: Sound | None = None,
 ) -> None:
     import av
 
@@ -122,12 +134,35 @@ def _write_video(
         context = stream.codec_context
         context.color_range, context.colorspace = _LIMITED, _BT709
         context.color_primaries, context.color_trc = _BT709, _BT709
+        track = _sound_track(container, mp4, sound) if sound is not None else None
         for pixels in frames:
             rgb = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame = rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
             frame.color_primaries = frame.color_trc = _BT709
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+        if sound is not None:
+            _write_sound(container, track, sound)
+
+
+def _sound_track(container: Any, mp4: bool, sound: Sound) -> Any:
+    # Opus knows a few rates only; it is resampled to its own.
+    track = container.add_stream("aac" if mp4 else "libopus", rate=sound.rate_hz if mp4 else _OPUS_HZ)
+    track.layout = _LAYOUTS[sound.samples.shape[0]]
+    return track
+
+
+def _write_sound(container: Any, track: Any, sound: Sound) -> None:
+    import av
+
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.samples), "fltp", _LAYOUTS[sound.samples.shape[0]])
+    frame.sample_rate = sound.rate_hz
+    frame.pts = 0
+    wanted = track.codec_context
+    resampler = av.AudioResampler(wanted.format, wanted.layout, wanted.sample_rate, wanted.frame_size or None)
+    for piece in (*resampler.resample(frame), *resampler.resample(None)):
+        container.mux(track.encode(piece))
+    container.mux(track.encode(None))
 
 
 def _write_gif(frames: Frames, fps: float, path: Path, comment: str) -> None:

@@ -17,13 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from actors.chunk_store import StoredChunks
-from actors.decoder import read_frames
+from actors.decoder import read_frames, read_sound
 from actors.encoder import EncoderSettings, encode, poster, read_metadata
 from actors.provenance import ClaimInputs, Provenance, Signature, signature_in, stage_edits
 from actors.renderer import Rendered, TaskFailure
 from cluster.cost.quote import charge
 from models.finishing import Finishing
-from models.model import Frames, TaskMedia
+from models.model import Frames, Sound, TaskMedia
 from schemas.catalog import Variant
 from schemas.clip import Clip, ClipFormat, Record, Status, Timings
 from schemas.errors import CancelledError, MediaError, ModerationRefusedError, ObjectMissingError
@@ -117,10 +117,10 @@ class Publisher:
     def _made(self, rendered: Rendered, before: list[Record], moderation: Moderation) -> tuple[Rendered, float, float]:
         """(The clip of the last stage, seconds, USD). Every clip on the way is stored, its record put into `before`."""
         task, group = rendered.task, rendered.group
-        frames, number = rendered.frames, rendered.stage
+        frames, sound, number = rendered.frames, rendered.sound, rendered.stage
         seconds = usd = 0.0
         if number is None:
-            number, frames = 0, self._kept_frames(rendered, 0, before, moderation)
+            number, (frames, sound) = 0, self._kept(rendered, 0, before, moderation)
         while number < len(group.finish):
             stage, started = group.finish[number], self._clock()
             frames = self._finishing.apply(stage, frames, group.up_to(number).clip_fps)
@@ -129,21 +129,24 @@ class Publisher:
             usd += took_s * self._finishing.finisher(stage).price_usd_per_hour / 3600
             number += 1
             if number < len(group.finish):
-                frames = self._kept_frames(replace(rendered, frames=frames), number, before, moderation)
-        return replace(rendered, task=task, frames=frames), seconds, usd
+                here = replace(rendered, frames=frames, sound=sound)
+                frames, sound = self._kept(here, number, before, moderation)
+        return replace(rendered, task=task, frames=frames, sound=sound), seconds, usd
 
-    def _kept_frames(self, rendered: Rendered, number: int, before: list[Record], moderation: Moderation) -> Frames:
-        """Store the clip after `number` stages; its frames as they are stored, so that whoever goes on from there
-        another time makes the same."""
+    def _kept(
+        self, rendered: Rendered, number: int, before: list[Record], moderation: Moderation
+    ) -> tuple[Frames, Sound | None]:
+        """Store the clip after `number` stages; its frames and sound as they are stored, so that whoever goes on from
+        there another time makes the same."""
         task, group = self._step(rendered.task, rendered.group, number)
         # Billed where it was made for.
         own = replace(rendered, task=task, group=group, render_s=0.0, lost_s=0.0)
         record = self._publish(own, 0.0, 0.0, 0, moderation, 0.0)
         before.append(record)
-        frames = self._stored_frames(task, group)
-        if frames is None:
+        stored = self._stored(task, group)
+        if stored is None:
             raise MediaError(f"{task.fingerprint}: the clip that was just stored cannot be read back")
-        return frames
+        return stored
 
     def latest(self, task: Task, group: Group, media: TaskMedia = TaskMedia()) -> Rendered | None:  # noqa: B008
         """The furthest clip on the way to a task's own that is stored whole; None where there is none.
@@ -156,13 +159,14 @@ class Publisher:
             key = self._names.clip(self._variant.name, step[0].fingerprint, ClipFormat(group.clip_format).suffix)
             if self._store.head(key) is None:
                 continue
-            frames = self._stored_frames(*step)
-            if frames is None:  # it is made again, and nothing is stored over what is there
+            stored = self._stored(*step)
+            if stored is None:  # it is made again, and nothing is stored over what is there
                 self._store.delete([key])
             else:
+                frames, sound = stored
                 return Rendered(
                     task, group, frames, 0.0, ingredients=media.ingredients, moderation=media.moderation,
-                    stage=number,
+                    stage=number, sound=sound,
                 )  # fmt: skip
         return None
 
@@ -172,7 +176,7 @@ class Publisher:
         name = self._names.stage(task.fingerprint, number, fingerprint)
         return replace(task, fingerprint=name, base=task.base if number else ""), group.up_to(number)
 
-    def _stored_frames(self, task: Task, group: Group) -> Frames | None:
+    def _stored(self, task: Task, group: Group) -> tuple[Frames, Sound | None] | None:
         clip_format = ClipFormat(group.clip_format)
         key = self._names.clip(self._variant.name, task.fingerprint, clip_format.suffix)
         record = self._recorded(task.fingerprint)
@@ -189,11 +193,13 @@ class Publisher:
                 if recorded not in (None, hashlib.sha256(data).hexdigest()):
                     return None
                 frames = np.stack([np.asarray(image) for image in read_frames(data, clip_format)])
+                sound = read_sound(data) if group.audio else None
             except (MediaError, ObjectMissingError, ValueError):
                 return None
         # Of an odd side the file holds its last row or column twice.
         frames = frames[:, : shape.height, : shape.width]
-        return frames if frames.shape == (shape.frames, shape.height, shape.width, 3) else None
+        is_whole = frames.shape == (shape.frames, shape.height, shape.width, 3) and (sound is not None) == group.audio
+        return (frames, sound) if is_whole else None
 
     def _publish(
         self,
@@ -214,7 +220,7 @@ class Publisher:
             started = self._clock()
             metadata = self._metadata(rendered, timings)
             frames, mark = self._provenance.marked(rendered.frames, task.fingerprint)
-            encode(frames, group.clip_fps, clip_format, path, metadata, self._settings)
+            encode(frames, group.clip_fps, clip_format, path, metadata, self._settings, rendered.sound)
             claim = self._claim(task, group, mark)
             image = self._provenance.signed_poster(poster(frames), claim, rendered.ingredients)
             signature = self._provenance.sign(path, claim, rendered.ingredients)
@@ -321,6 +327,7 @@ class Publisher:
             height=shape.height,
             frames=shape.frames,
             fps=group.clip_fps,
+            audio=group.audio,
             unsigned_sha256=signature.unsigned_sha256,
             signed_by=signature.signed_by,
         )

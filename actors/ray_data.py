@@ -32,7 +32,7 @@ from actors.worker import Worker, WorkerSettings
 from models.extraction import Extractors
 from models.finishing import Finishing
 from models.loader import load_model
-from models.model import Cancelled, Frames, Model, OnStep, PromptCounts, TaskMedia
+from models.model import Cancelled, Frames, Model, OnStep, PromptCounts, Sounding, TaskMedia
 from schemas.catalog import Variant
 from schemas.clip import Record, Status
 from schemas.config import Config
@@ -190,7 +190,7 @@ class _Unloaded:
 
     def render(
         self, batch: RenderBatch, _media: tuple[TaskMedia, ...], _on_step: OnStep, _cancelled: Cancelled
-    ) -> tuple[Frames | PermanentError, ...]:
+    ) -> tuple[Frames | Sounding | PermanentError, ...]:
         return (self.error,) * len(batch.tasks)
 
 

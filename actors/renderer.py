@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from actors.chunked import NOTHING_KEPT, ChunkStore, render_chunks
-from models.model import Cancelled, Frames, Model, OnStep, TaskMedia, ignore_step, nobody_cancelled
+from models.model import Cancelled, Frames, Model, OnStep, Sound, Sounding, TaskMedia, ignore_step, nobody_cancelled
 from schemas.errors import CancelledError, OutOfMemoryError, RenderError, RushesError
 from schemas.moderation import Moderation
 from schemas.task import Group, RenderBatch, Task
@@ -42,6 +42,7 @@ class Rendered:
     moderation: Moderation = field(default_factory=Moderation)
     # Its frames are those of the stored clip after so many finishing stages; None: as the model rendered them.
     stage: int | None = None
+    sound: Sound | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -139,11 +140,19 @@ class Renderer:
             ]
         share_s = (self._clock() - started) / len(pending)
         return [
-            Rendered(p.task, group, clip, share_s, p.lost_s, p.attempts + 1, p.media.ingredients, p.media.moderation)
+            _rendered(p, group, clip, share_s)
             if not isinstance(clip, RushesError)
             else TaskFailure(p.task, group, clip, p.lost_s + share_s, p.attempts + 1)
             for p, clip in zip(pending, clips, strict=True)
         ]
+
+
+def _rendered(pending: _Pending, group: Group, clip: Frames | Sounding, share_s: float) -> Rendered:
+    frames, sound = clip if isinstance(clip, Sounding) else (clip, None)
+    return Rendered(
+        pending.task, group, frames, share_s, pending.lost_s, pending.attempts + 1, pending.media.ingredients,
+        pending.media.moderation, sound=sound,
+    )  # fmt: skip
 
 
 def _smaller(pending: Sequence[_Pending], error: RushesError) -> list[Sequence[_Pending]]:

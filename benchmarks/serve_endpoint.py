@@ -15,7 +15,7 @@ from ray import serve as ray_serve
 
 from benchmarks.load_client import Client
 from cluster.connect import connected
-from models.model import Cancelled, Frames, Model, OnStep, TaskMedia, WrappedModel
+from models.model import Cancelled, Frames, Model, OnStep, Sounding, TaskMedia, WrappedModel
 from schemas.errors import PermanentError
 from schemas.task import RenderBatch
 from serve import keys
@@ -37,7 +37,7 @@ class Stamped(WrappedModel):
 
     def render(
         self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
-    ) -> tuple[Frames | PermanentError, ...]:
+    ) -> tuple[Frames | Sounding | PermanentError, ...]:
         called, steps = time.time(), list[float]()
 
         def told(done: int, total: int) -> None:

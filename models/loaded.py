@@ -28,7 +28,7 @@ from models.adapters import Adapters
 from models.conditions import told
 from models.families import CallForm, arguments
 from models.ip_adapter import style_scale
-from models.model import Cancelled, Frames, OnStep, PromptCounts, TaskMedia
+from models.model import Cancelled, Frames, OnStep, PromptCounts, Sound, Sounding, TaskMedia
 from models.overlay import overlaid
 from models.prompt_cache import PromptCache
 from models.quantization import denoiser_bytes
@@ -93,7 +93,7 @@ class LoadedModel:
 
     def render(
         self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
-    ) -> tuple[Frames | PermanentError, ...]:
+    ) -> tuple[Frames | Sounding | PermanentError, ...]:
         """Render `batch`: one entry a task, its clip or a BadOutputError or CancelledError.
 
         Raises OutOfMemoryError (accelerator memory is freed first), RenderError with the class and text of whatever
@@ -106,7 +106,7 @@ class LoadedModel:
         pipe = self.pipes[mode]
         pipe.scheduler = self._scheduler(mode, batch.group.scheduler)
         parts = self._parts(batch, pipe)
-        outcomes: list[Frames | PermanentError] = []
+        outcomes: list[Frames | Sounding | PermanentError] = []
         for index, part in enumerate(parts):
             part_media = media[len(outcomes) : len(outcomes) + len(part.tasks)]
 
@@ -128,7 +128,7 @@ class LoadedModel:
 
     def _render_one(
         self, pipe: Any, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
-    ) -> tuple[Frames | PermanentError, ...]:
+    ) -> tuple[Frames | Sounding | PermanentError, ...]:
         import torch
 
         def check() -> None:
@@ -151,13 +151,15 @@ class LoadedModel:
                 torch.random.fork_rng(devices=self._random_devices()),
             ):
                 torch.manual_seed(batch.tasks[0].seed)
-                frames = self.forms[batch.group.mode].clips(pipe(**call).frames, batch.group.frames)
+                made = pipe(**call)
+            frames = self.forms[batch.group.mode].clips(made.frames, batch.group.frames)
+            sounds = _sounds(made, pipe, batch)
             unwanted = cancelled()
             return tuple(
                 CancelledError(f"task {task.fingerprint} was cancelled")
                 if task.fingerprint in unwanted
-                else _finished(to_clip(clip, batch, task.fingerprint), batch.group, task, one)
-                for task, clip, one in zip(batch.tasks, _checked(frames, batch), media, strict=True)
+                else _finished(to_clip(clip, batch, task.fingerprint), batch.group, task, one, sound)
+                for task, clip, one, sound in zip(batch.tasks, _checked(frames, batch), media, sounds, strict=True)
             )
         except (_AllCancelled, RushesError) as error:
             failure = None if isinstance(error, _AllCancelled) else error
@@ -226,8 +228,25 @@ def to_clip(clip: Any, batch: RenderBatch, fingerprint: str) -> Frames | BadOutp
     return out
 
 
-def _finished(clip: Frames | BadOutputError, group: Group, task: Task, media: TaskMedia) -> Frames | BadOutputError:
-    return clip if isinstance(clip, BadOutputError) else overlaid(clip, group, told(group, task, media))
+def _finished(
+    clip: Frames | BadOutputError, group: Group, task: Task, media: TaskMedia, sound: Sound | None
+) -> Frames | Sounding | BadOutputError:
+    if isinstance(clip, BadOutputError):
+        return clip
+    frames = overlaid(clip, group, told(group, task, media))
+    if sound is None:
+        return frames
+    if not np.isfinite(sound.samples).all():
+        return BadOutputError(f"task {task.fingerprint}: its sound is not numbers (NaN or infinite)")
+    return Sounding(frames, sound.of_length(group.frames / group.fps))
+
+
+def _sounds(made: Any, pipe: Any, batch: RenderBatch) -> list[Sound | None]:
+    """The sound of each task's clip, where the group has any."""
+    if not batch.group.audio:
+        return [None] * len(batch.tasks)
+    rate_hz = int(pipe.vocoder.config.output_sampling_rate)
+    return [Sound(one.float().clamp(-1, 1).cpu().numpy(), rate_hz) for one in made.audio]
 
 
 def _checked(frames: Any, batch: RenderBatch) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,33 @@ from schemas.task import RenderBatch
 
 # One clip: (frames, height, width, 3), red green blue, 0…255.
 Frames = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sound:
+    """`samples`: (channels, samples), −1…1, as many a second as `rate_hz` says."""
+
+    samples: npt.NDArray[np.float32] = field(repr=False)
+    rate_hz: int
+
+    def of_length(self, seconds: float) -> "Sound":
+        """Cut, or gone on in silence, to so many seconds."""
+        wanted = round(seconds * self.rate_hz)
+        own = self.samples[:, :wanted]
+        return Sound(np.pad(own, ((0, 0), (0, wanted - own.shape[1]))), self.rate_hz)
+
+
+class Sounding(NamedTuple):
+    """A clip with its sound."""
+
+    frames: Frames
+    sound: Sound
+
+
+def frames_of(clip: Frames | Sounding) -> Frames:
+    """Its pictures alone."""
+    return clip.frames if isinstance(clip, Sounding) else clip
+
 
 # Told after every denoising step: steps done, steps in all, of the present model call.
 OnStep = Callable[[int, int], None]
@@ -92,7 +119,7 @@ class Model(Protocol):
 
     def render(
         self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
-    ) -> tuple[Frames | PermanentError, ...]:
+    ) -> tuple[Frames | Sounding | PermanentError, ...]:
         """Render the tasks of `batch`; one entry a task, in order: its clip, or why it has none.
 
         `media` is as long as the batch. An entry is a BadOutputError (NaN, wrong shape) or a CancelledError.
@@ -129,5 +156,5 @@ class WrappedModel:
 
     def render(
         self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
-    ) -> tuple[Frames | PermanentError, ...]:
+    ) -> tuple[Frames | Sounding | PermanentError, ...]:
         return self.inner.render(batch, media, on_step, cancelled)

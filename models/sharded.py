@@ -25,7 +25,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from models.model import Cancelled, Frames, OnStep, PromptCounts, TaskMedia
+from models.model import Cancelled, Frames, OnStep, PromptCounts, Sounding, TaskMedia
 from models.weights import explain
 from schemas.catalog import Variant
 from schemas.errors import PermanentError, RenderError, RushesError, VariantLoadError
@@ -104,7 +104,7 @@ class ShardedModel:
 
     def render(
         self, batch: RenderBatch, media: tuple[TaskMedia, ...], on_step: OnStep, cancelled: Cancelled
-    ) -> tuple[Frames | PermanentError, ...]:
+    ) -> tuple[Frames | Sounding | PermanentError, ...]:
         """As `Model.render`. RenderError where a rank's process died; the next call has new ones."""
         if not self._ranks:
             self._start()
@@ -130,10 +130,10 @@ class ShardedModel:
             connection.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _answers(self, on_step: OnStep, cancelled: Cancelled) -> tuple[Frames | PermanentError, ...]:
+    def _answers(self, on_step: OnStep, cancelled: Cancelled) -> tuple[Frames | Sounding | PermanentError, ...]:
         """Serve the ranks until each has said how its call ended."""
         open_ones = {connection: rank for rank, (_, connection) in enumerate(self._ranks)}
-        found: tuple[Frames | PermanentError, ...] = ()
+        found: tuple[Frames | Sounding | PermanentError, ...] = ()
         while open_ones:
             for ready in wait(list(open_ones)):
                 assert isinstance(ready, Connection)

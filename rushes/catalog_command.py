@@ -66,6 +66,7 @@ def _told(variant: Variant) -> dict[str, Any]:
         "motion": motion,
         "prompts": prompts,
         "longest_s": longest_s,
+        "makes_sound": [mode.value for mode in variant.modes if variant.makes_sound(mode)],
     }
 
 
@@ -133,7 +134,8 @@ def _row(v: Variant) -> tuple[str, ...]:
     text = ("text",) if Mode.TEXT_TO_VIDEO in v.modes else ()
     roles = (role.value.removesuffix("_frame") + _kinds(v, role) for role in v.all_roles)
     several = ("prompts",) if any(map(v.several_prompts, v.modes)) else ()
-    given = " ".join((*text, *several, *roles, *(steer.value for steer in v.all_steers)))
+    sound = ("sound",) if any(map(v.makes_sound, v.modes)) else ()
+    given = " ".join((*text, *several, *sound, *roles, *(steer.value for steer in v.all_steers)))
     numbers = (v.fps, v.steps, v.needs.gpus, v.needs.vram_gib, v.price_usd_per_gpu_hour)
     return names, given, str(v.shape.default()), *(f"{number:g}" for number in numbers)
 

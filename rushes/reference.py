@@ -163,6 +163,7 @@ _COLUMNS = {
     "height": "pixels",
     "frames": "its length",
     "fps": "frames a second",
+    "audio": "whether it has sound",
     "unsigned_sha256": "of the bytes before they were signed; null where they are not",
     "signed_by": "whose certificate signed the clip; null where none did",
     "variant": "that rendered it",

@@ -24,6 +24,7 @@ from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule
 from schemas.sharding import why_not_split
 from schemas.sliding import SEVERAL_PROMPTS, slide_issue
+from schemas.sound import SOUNDING
 
 _E = TypeVar("_E", Finisher, Extractor)
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -264,6 +265,10 @@ class Variant(_Frozen):
     def longest_s(self, mode: Mode) -> float:
         """Seconds of the longest clip at the variant's own rate, to the millisecond."""
         return round(max(self.shape.max_frames, self.longest_frames(mode, self.fps)) / self.fps, 3)
+
+    def makes_sound(self, mode: Mode) -> bool:
+        """Whether its clips of `mode` have sound."""
+        return mode in self.modes and self.pipeline_for(mode) in SOUNDING
 
     def several_prompts(self, mode: Mode) -> bool:
         """Whether a clip of `mode` may have several prompts, each from its instant on."""

@@ -62,6 +62,7 @@ class Clip(_Frozen):
     height: int
     frames: int
     fps: float
+    audio: bool = False  # whether it has sound
     unsigned_sha256: str | None = None  # of the bytes before they were signed; None where they are not
     signed_by: str | None = None  # whose certificate signed the file
 

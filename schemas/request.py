@@ -53,6 +53,7 @@ class Settings(BaseModel):
     edit: EditField | None = Field(default=None, description="speed, direction and region of a source")
     loras: tuple[Lora, ...] = Field(default=(), max_length=MAX_LORAS, description="LoRAs beside the variant's own")
     finish: tuple[FinishStep, ...] = Field(default=(), max_length=MAX_STEPS, description="what is done to the clip")
+    audio: bool | None = Field(default=None, description="with sound or without; unsaid: with, where there is any")
 
     @field_validator("ratio")
     @classmethod

@@ -18,6 +18,7 @@ from schemas.motion import Steer
 from schemas.request import Mode, Settings
 from schemas.shape import Shape
 from schemas.sliding import SEVERAL_PROMPTS, slide_of, window_issues
+from schemas.sound import FORMATS
 from schemas.steering import edit_issues, frames_given, range_issues, steering_issues, steering_of, steers_in
 from schemas.task import Group
 from schemas.timed_prompts import turn_frames
@@ -83,7 +84,9 @@ def resolve(
         else:
             reasons.append(f"{variant.name} ({'; '.join(map(str, issues))})")
     if not fitting:
-        able = able_variants(catalog, mode, inputs, needs=_needs(settings), several=bool(turns_s))
+        able = able_variants(
+            catalog, mode, inputs, needs=_needs(settings), several=bool(turns_s), sound=bool(settings.audio)
+        )
         why = f": {', '.join(reasons)}" if reasons else f" among those that serve {mode} and can run here"
         raise InvalidRequestError((Issue("variant", f"no variant fits{why}", "no_variant", able),))
     return min(fitting, key=lambda pair: pair[0])[1]
@@ -97,9 +100,11 @@ def able_variants(
     needs: Sequence[Steer | Role] = (),
     *,
     several: bool = False,
+    sound: bool = False,
 ) -> tuple[str, ...]:
-    """The variants that render `mode` with such inputs and follow what it `needs`, also with `several` prompts; the one
-    most like `near` first: its fallbacks, then those whose usual clip is nearest in size and length."""
+    """The variants that render `mode` with such inputs and follow what it `needs`, also with `several` prompts or with
+    `sound`; the one most like `near` first: its fallbacks, then those whose usual clip is nearest in size and
+    length."""
     able = [
         v
         for v in catalog.variants.values()
@@ -107,6 +112,7 @@ def able_variants(
         and not any(misses(v, mode, one) for one in inputs)
         and set(needs) <= {*v.steers(mode), *v.roles(mode)}
         and (not several or v.several_prompts(mode))
+        and (not sound or v.makes_sound(mode))
     ]
     if near is not None:
         own = [v.name for v in map(catalog.find, near.fallbacks) if v is not None]
@@ -206,6 +212,8 @@ def _fit(
     issues += _steering(settings, variant, mode, inputs, catalog, conditions, shape.frames, fps)
     turns, chunks, wrong_length = _in_time(settings, variant, mode, inputs, turns_s, catalog, shape, fps)
     issues += wrong_length
+    audio, wrong_audio = _audio(settings, variant, mode, inputs, catalog, clip_format, chunks)
+    issues += wrong_audio
     if issues:
         return None, tuple(issues)
     group = Group(
@@ -222,12 +230,38 @@ def _fit(
         conditions=conditions,
         **steering_of(settings)._asdict(),
         clip_format=clip_format.value,
+        audio=audio,
         loras=adapters,
         turns=turns,
         chunks=chunks,
         finish=finish,
     )
     return group, ()
+
+
+def _audio(
+    settings: Settings,
+    variant: Variant,
+    mode: Mode,
+    inputs: tuple[InputSpec, ...],
+    catalog: Catalog,
+    clip_format: ClipFormat,
+    chunks: Windows | None,
+) -> tuple[bool, list[Issue]]:
+    """Whether the clip has sound; what keeps one that is asked for from it. Unasked it has where there is any."""
+    lacks = None
+    able: tuple[str, ...] = ()
+    if not variant.makes_sound(mode):
+        able = able_variants(catalog, mode, inputs, variant, _needs(settings), sound=True)
+        lacks = f"{variant.name} makes no sound{f'; {able[0]} does' if able else ''}"
+    elif clip_format not in FORMATS:
+        able = tuple(one.value for one in FORMATS)
+        lacks = f"a {clip_format.value} holds no sound; those that do: {', '.join(able)}"
+    elif chunks is not None:
+        lacks = f"{variant.name} makes sound within one call only, of {chunks.frames} frames"
+    if settings.audio and lacks is not None and mode in variant.modes:
+        return False, [Issue("audio", lacks, "not_taken", able)]
+    return settings.audio is not False and lacks is None, []
 
 
 def _in_time(

@@ -40,6 +40,7 @@ class Group(BaseModel):
     paths: tuple[Path, ...] = ()
     edit: Edit | None = None
     clip_format: str = "mp4"
+    audio: bool = False
     loras: tuple[Lora, ...] = ()
     # The frames at which the prompts after the first begin.
     turns: tuple[int, ...] = ()
@@ -87,12 +88,12 @@ class Group(BaseModel):
     @property
     def _unsaid(self) -> set[str]:
         """Fields that came later than the others and say nothing here: groups without them keep their digests."""
-        return {name for name in ("loras", "turns", "chunks") if not getattr(self, name)}
+        return {name for name in ("loras", "turns", "chunks", "audio") if not getattr(self, name)}
 
     @property
     def told(self) -> dict[str, Any]:
         """A group as a file tells of it. Clips to which nothing is done say nothing of that."""
-        unsaid = {"variant", *(self._unsaid & {"turns", "chunks"})}
+        unsaid = {"variant", *(self._unsaid & {"turns", "chunks", "audio"})}
         return self.model_dump(mode="json", exclude=unsaid if self.finish else unsaid | {"finish"})
 
     def fingerprint(

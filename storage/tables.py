@@ -29,6 +29,7 @@ _CLIP_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("height", pa.int32()),
     ("frames", pa.int32()),
     ("fps", pa.float64()),
+    ("audio", pa.bool_()),
     ("unsigned_sha256", pa.string()),
     ("signed_by", pa.string()),
 )

@@ -254,6 +254,7 @@ def _create(body: Creates, key: ApiKey) -> Submission:
         priority=body.priority,
         finish=tuple(one.step for one in body.finish),
         samples=body.samples,
+        audio=body.audio,
         loras=tuple(Lora(source=one.source, weight=one.weight) for one in body.loras),
     )
     return Submission(
@@ -305,6 +306,7 @@ def _routed(body: GenerateVideo, key: ApiKey) -> Submission:
         seed=given.seed,
         inputs=tuple(one.input for one in media),
         priority=body.priority,
+        audio=given.audio,
     )
     return Submission(
         key,

@@ -143,6 +143,7 @@ def _variant(variant: Variant) -> dict[str, JsonValue]:
         "modes": [mode.value for mode in variant.modes],
         "inputs": [_input(variant, role) for role in variant.all_roles],
         "motion": [steer.value for steer in variant.all_steers],
+        "audio": [mode.value for mode in variant.modes if variant.makes_sound(mode)],
         "severalPrompts": [mode.value for mode in variant.modes if variant.several_prompts(mode)],
         "maxDuration": max(variant.longest_s(mode) for mode in variant.modes),
         "ratios": list(ratios),

@@ -119,12 +119,6 @@ def _wrong_ratio(text: str) -> str | None:
     return None
 
 
-def _silent(audio: bool | None) -> bool | None:
-    if audio:
-        raise Refusal("no variant here makes sound", "unsupported", ("false",))
-    return audio
-
-
 def _deadline(value: object, info: ValidationInfo) -> float:
     """Seconds since the epoch, from an ISO instant or from seconds to go."""
     now = float((info.context or {}).get("now", 0.0))
@@ -213,7 +207,7 @@ class Creates(Own, Templated):
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     negative_prompt: Annotated[str, AfterValidator(_prompt)] = ""
     output_format: Format = "mp4"
-    audio: Annotated[bool | None, AfterValidator(_silent)] = None
+    audio: bool | None = Field(default=None, description="with sound or without; not said: with, where there is any")
     content_moderation: ContentModeration | None = None
     prompts: PromptBodies = Field(
         default=(), description="several, each from its instant on; promptText then goes before each"
@@ -353,7 +347,7 @@ class GenerateInput(Templated):
     resolution: Literal["480p", "720p", "1080p", "4k"] | None = None
     duration: Seconds | None = None
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
-    audio: Annotated[bool | None, AfterValidator(_silent)] = None
+    audio: bool | None = Field(default=None, description="with sound or without; not said: with, where there is any")
     content_moderation: ContentModeration | None = None
     reference_images: tuple[GenerateImage, ...] = Field(default=(), max_length=20)
     reference_videos: tuple[GenerateReference, ...] = Field(default=(), max_length=20)

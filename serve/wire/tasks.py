@@ -57,6 +57,7 @@ def rendered(group: Group) -> Json:
         "fps": group.fps,
         "durationSeconds": round(group.frames / group.fps, 3),
         "steps": group.steps,
+        **({"audio": True} if group.audio else {}),
         **({"chunks": len(group.cuts)} if group.chunks is not None else {}),
         **({"finish": [stage.told for stage in group.finish], "clip": _finished(group)} if group.finish else {}),
     }
