@@ -132,7 +132,7 @@ def _issue_of(entry: dict[str, Any], model: type[BaseModel] | None) -> WireIssue
     given: object = entry.get("input")
     if isinstance(context.get("error"), Refusal):
         refusal: Refusal = context["error"]
-        path += refusal.within
+        path = (*_by_alias(model, path), *refusal.within)
         return issue(refusal.code, path, str(refusal), refusal.choices, given)
     if kind == "extra_forbidden":
         name = str(path[-1]) if path else ""
@@ -153,6 +153,12 @@ def _issue_of(entry: dict[str, Any], model: type[BaseModel] | None) -> WireIssue
     elif kind == "value_error":
         message = message.removeprefix("Value error, ")
     return issue(_CODES.get(kind, kind), path, message, choices, given)
+
+
+def _by_alias(model: type[BaseModel] | None, path: Path) -> Path:
+    """A default that is refused is told by pydantic under the field's own name."""
+    field = model.model_fields.get(str(path[0])) if model and path else None
+    return path if field is None or field.alias is None else (field.alias, *path[1:])
 
 
 class Refusal(ValueError):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from cluster.routing.terms import Preference
 from schemas.finish import MAX_STEPS
@@ -273,13 +273,17 @@ class TextToVideo(Creates):
 
     mode = Mode.TEXT_TO_VIDEO
 
-    prompt_text: Prompt | None = Field(default=None, examples=["a red circle moving left on a blue background"])
+    prompt_text: Prompt | None = Field(
+        default=None, validate_default=True, examples=["a red circle moving left on a blue background"]
+    )
 
-    @model_validator(mode="after")
-    def _a_prompt(self) -> "TextToVideo":
-        if self.prompt_text is None and not self.prompts:
-            raise Refusal("is required (or prompts)", "required", within=("promptText",))
-        return self
+    @field_validator("prompt_text")
+    @classmethod
+    def _a_prompt(cls, prompt_text: str | None, info: ValidationInfo) -> str | None:
+        """Of the field and not of the whole: so it is told beside what is wrong with others."""
+        if prompt_text is None and info.data.get("prompts") == ():
+            raise Refusal("is required (or prompts)", "required")
+        return prompt_text
 
 
 class ImageToVideo(Creates):

@@ -282,8 +282,8 @@ def test_it_reads_well_in_both_themes_and_on_a_phone(
     write(browser, "a white star crossing a dark sky")
     until(lambda: "$" in text(browser, "#quote-usd"), "a price")
     at(browser, "#quote-why summary").click()
-    until(lambda: browser.find_elements(By.CSS_SELECTOR, "video"), "a film")
-    until(lambda: browser.execute_script("return document.querySelector('video').readyState >= 2"), "a picture")
+    until(lambda: browser.find_elements(By.CSS_SELECTOR, ".task video"), "a film")
+    until(lambda: browser.execute_script("return document.querySelector('.task video').readyState >= 2"), "a picture")
     assert browser.execute_script(probe("contrast")) == []
     photograph(browser, shots / f"{theme}.png")
 
