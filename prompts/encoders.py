@@ -18,6 +18,7 @@ from schemas.catalog import Variant
 # test; CLIP has 77 places.
 _MOST_TOKENS = {
     "AnimateDiff": 77,
+    "Hotshot": 77,
     "CogVideoX": 226,
     "HunyuanVideo15": 1000,
     "HunyuanVideo": 256,

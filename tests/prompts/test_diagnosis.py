@@ -3,9 +3,9 @@
 import inspect
 from pathlib import Path
 
-import diffusers
 import pytest
 
+from models.loader import pipeline_class
 from prompts.diagnosis import CODES, MEANING, Asked, Finding, asked_of, diagnose
 from prompts.encoders import TextEncoder, most_tokens, text_encoder_of
 from schemas.catalog import Variant, shipped_catalog
@@ -148,11 +148,11 @@ def test_the_most_tokens_are_the_classes_own() -> None:
     """By the default of `max_sequence_length` where the call has one; CLIP has 77 places."""
     for variant in CATALOG.variants.values():
         for pipeline in {variant.pipeline, *variant.pipelines.values()}:
-            call = inspect.signature(getattr(diffusers, pipeline).__call__).parameters
+            call = inspect.signature(pipeline_class(variant, pipeline).__call__).parameters
             one = variant.model_copy(update={"pipeline": pipeline, "call_options": {}})
             if "max_sequence_length" in call:
                 assert most_tokens(one) == call["max_sequence_length"].default, pipeline
-            elif pipeline.startswith("AnimateDiff"):
+            elif pipeline.startswith(("AnimateDiff", "Hotshot")):
                 assert most_tokens(one) == 77
     assert TextEncoder(None).most_tokens is None
     assert diagnose("x " * 4000, "", ASKED, CATALOG["shapes"].model_copy(update={"pipeline": "Unheard"}))
