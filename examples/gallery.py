@@ -83,7 +83,7 @@ def rows(media: Path) -> list[dict[str, Any]]:
     picture(BEIGE, disc(ORANGE, ((0.3, 0.5), (0.3, 0.5)))).save(media / "first.png")
     picture(NAVY, disc(GREEN, ((0.7, 0.5), (0.7, 0.5)))).save(media / "last.png")
     picture(WHITE, disc(PURPLE, ((0.5, 0.5), (0.5, 0.5)), 0.3)).save(media / "style.png")
-    picture(BLACK, box(((0.3, 0.5), (0.3, 0.5)), 0.24, fill=True)).save(media / "mask.png")
+    picture(BLACK, box(((0.3, 0.5), (0.3, 0.5)), 0.34, fill=True)).save(media / "mask.png")
     video(media / "source.mp4", WHITE, disc(RED, ((0.3, 0.35), (0.3, 0.65))))
     video(media / "edges.mp4", BLACK, triangle(left_to_right))
     video(media / "boxes.mp4", BLACK, box(left_to_right, 0.2))
@@ -112,7 +112,7 @@ def rows(media: Path) -> list[dict[str, Any]]:
         asks("mask", "a blue square standing still on a white background",
              inputs=[given("source", "source.mp4"), given("mask", "mask.png")]),
         asks("edit: region of a source, reversed", "a green triangle standing still on a white background",
-             inputs=[given("source", "source.mp4")], edit={"reverse": True, "region": [0.05, 0.2, 0.55, 0.8]}),
+             inputs=[given("source", "source.mp4")], edit={"reverse": True, "region": [0.05, 0.12, 0.55, 0.88]}),
         asks("six seconds, three prompts", "a red circle", duration_s=6, prompts=[
             {"from_s": 0, "text": "moving right on a white background"},
             {"from_s": 2, "text": "moving down on a white background"},

@@ -144,4 +144,4 @@ def _kinds(v: Variant, role: Role) -> str:
     """The kinds of a structure, or of frames that are no pictures, where an entry names them."""
     kinds = v.kinds(role)
     goes_without_saying = set(kinds) == set(Kind) or (role in FRAMES and kinds == (Kind.RAW,))
-    return "" if not kinds or goes_without_saying else ":" + ",".join(kinds)
+    return "" if not kinds or goes_without_saying else f" ({' '.join(kinds)})"
