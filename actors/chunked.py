@@ -104,15 +104,14 @@ def _call(
         for frame in range(chunk.known)
     )
     mode = implied_mode(one.role for one in (*own, *before))
-    update = {
-        "mode": mode if mode in model.variant.modes else group.mode,
-        "frames": length,
-        "conditions": (*own, *before),
-        "turns": (),
-        "chunks": None,
-        "finish": (),
-    }
-    fields = {name: getattr(group, name) for name in Group.model_fields}
+    call = group.changed(
+        mode=mode if mode in model.variant.modes else group.mode,
+        frames=length,
+        conditions=(*own, *before),
+        turns=(),
+        chunks=None,
+        finish=(),
+    )
     tasks: list[Task] = []
     media: list[TaskMedia] = []
     for task, brought, pieces in given:
@@ -131,7 +130,7 @@ def _call(
             )
         )
         media.append(replace(brought, inputs=(*shown, *tail)))
-    return RenderBatch(Group.model_construct(**{**fields, **update}), tuple(tasks)), tuple(media)
+    return RenderBatch(call, tuple(tasks)), tuple(media)
 
 
 def _is_in(condition: Condition, chunk: Chunk) -> bool:

@@ -42,7 +42,7 @@ def keep(cache: Path, variant: Variant, calibration: Calibration) -> Path:
 def calibrated(catalog: Catalog, cache: Path) -> Catalog:
     """The catalog with every calibration that is kept in `cache`. An unreadable one is passed over."""
     variants = {name: _with(variant, _path(cache, variant)) for name, variant in catalog.variants.items()}
-    return Catalog(variants=variants, finishers=catalog.finishers, extractors=catalog.extractors)
+    return catalog.with_variants(variants)
 
 
 def learnt(catalog: Catalog, cache: Path) -> Catalog:
@@ -57,7 +57,7 @@ def learnt(catalog: Catalog, cache: Path) -> Catalog:
         # A profile is of one accelerator and scaled to the others: take the one that most is known of.
         cost, curve = history.profile(name, max(sorted(places), key=lambda where: places[where]))
         variants[name] = variants[name].model_copy(update={"cost": cost, "batch_curve": curve})
-    return Catalog(variants=variants, finishers=catalog.finishers, extractors=catalog.extractors)
+    return catalog.with_variants(variants)
 
 
 def learn(cache: Path, catalog: Catalog, accelerator: str, groups: Sequence[GroupQuote], results: pa.Table) -> None:

@@ -222,9 +222,8 @@ class Variant(_Frozen):
         # Not cached: `model_copy(update=…)` would carry the old one along.
         fields = {"pipeline", "pipelines", "weights", "revision", "weight_variant", "motion_adapter", "dtype"}
         fields |= {"vae_dtype", "loras", "scheduler_options", "call_options", "speed"}
-        fields |= {
-            part.value for part in self.parts
-        }  # those that it has: what has none is what it was before there were any
+        # Those that it has: what has none is what it was before there were any.
+        fields |= {part.value for part in self.parts}
         if self.path_guide is not PathGuide.BOXES:
             fields.add("path_guide")
         inputs = self.model_dump(mode="json", include=fields)
@@ -390,6 +389,12 @@ class Catalog(_Frozen):
                     known = ", ".join(sorted(owner))
                     raise ValueError(f"variant {variant.name!r}: unknown fallback {fallback!r}; available: {known}")
         return self
+
+    def with_variants(self, variants: dict[str, Variant]) -> "Catalog":
+        """The same catalog with these variants in place of its own. Raises ValidationError where they do not go
+        together."""
+        fields = {name: getattr(self, name) for name in Catalog.model_fields}
+        return Catalog(**{**fields, "variants": variants})
 
     @cached_property
     def _by_name(self) -> dict[str, Variant]:

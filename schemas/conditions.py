@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.errors import Issue
-from schemas.extract import AUTO, FLOOR_EXTRACTORS, Extraction, Extractor, able_extractors
-from schemas.inputs import FRAMES, InputSpec, Kind, Medium, Role
+from schemas.extract import FLOOR_EXTRACTORS, Extraction, Extractor, able_extractors
+from schemas.inputs import ANY_EXTRACTOR, FRAMES, InputSpec, Kind, Medium, Role
 from schemas.motion import Steer
 from schemas.parts import Part
 from schemas.request import Mode
@@ -241,7 +241,7 @@ def _extraction(spec: InputSpec, extractors: Mapping[str, Extractor], issues: li
     if spec.extract is None:
         return None
     able = able_extractors(extractors, spec.kind)
-    by = next(iter(able), None) if spec.extract == AUTO else spec.extract
+    by = next(iter(able), None) if spec.extract == ANY_EXTRACTOR else spec.extract
     if by in able:
         return extractors[by].extraction
     text = f"nobody here finds {spec.kind}" if by is None else f"{by!r} finds no {spec.kind}"

@@ -12,8 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.inputs import Kind
 
-AUTO = "auto"
-"""The catalog's first extractor of the kind."""
 Method = Literal["canny", "depth", "pose"]
 _FINDS: dict[Method, Kind] = {"canny": Kind.EDGES, "depth": Kind.DEPTH, "pose": Kind.POSE}
 _THRESHOLDS = ("low", "high")

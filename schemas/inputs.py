@@ -16,6 +16,8 @@ from schemas.errors import Issue
 from schemas.issues import issues_of
 
 MAX_INPUTS = 20
+ANY_EXTRACTOR = "auto"
+"""The catalog's first of the kind."""
 Medium = Literal["image", "video"]
 
 
@@ -108,7 +110,7 @@ class Input(BaseModel):
     @classmethod
     def _anybody(cls, value: Any) -> Any:
         if isinstance(value, bool):
-            return "auto" if value else None
+            return ANY_EXTRACTOR if value else None
         return value
 
     @model_validator(mode="after")

@@ -50,8 +50,7 @@ def resolve(
     does not. With `fit_sizes` the clip is brought to a size in pixels that the variant lacks, whether `finish` says so
     or not. `loras` are the sources that LoRAs may be brought from; None: any. `inputs` are the request's, without
     their media; the group's conditions are in their order. `turns_s` are the instants of its prompts after the first.
-    Raises InvalidRequestError with every issue found, choices
-    included.
+    Raises InvalidRequestError with every issue found, choices included.
     """
     mode = settings.mode or implied_mode(spec.role for spec in inputs)
     roles = {spec.role for spec in inputs}
@@ -120,6 +119,11 @@ def able_variants(
     return tuple(v.name for v in able)
 
 
+def _does(able: Sequence[str]) -> str:
+    """Who can, at the end of a sentence about who cannot."""
+    return f"; {able[0]} does" if able else ""
+
+
 def _apart(one: Variant, other: Variant) -> float:
     a, b = one.shape.default(), other.shape.default()
     return abs(math.log(a.pixels * a.frames / (b.pixels * b.frames)))
@@ -175,8 +179,9 @@ def _fit(
     issues: list[Issue] = []
     if mode not in variant.modes:
         nearest = able_variants(catalog, mode, inputs, variant, _needs(settings))[:1]
-        does = f"; {nearest[0]} does" if nearest else ""
-        issues.append(Issue("mode", f"{variant.name} does not serve {mode}{does}", "mode", tuple(variant.modes)))
+        issues.append(
+            Issue("mode", f"{variant.name} does not serve {mode}{_does(nearest)}", "mode", tuple(variant.modes))
+        )
     fps = settings.fps or variant.fps
     steps = _finish_steps(settings, variant, fps, fit_sizes)
     asked = settings.size if isinstance(settings.size, tuple) else None
@@ -253,7 +258,7 @@ def _audio(
     able: tuple[str, ...] = ()
     if not variant.makes_sound(mode):
         able = able_variants(catalog, mode, inputs, variant, _needs(settings), sound=True)
-        lacks = f"{variant.name} makes no sound{f'; {able[0]} does' if able else ''}"
+        lacks = f"{variant.name} makes no sound{_does(able)}"
     elif clip_format not in FORMATS:
         able = tuple(one.value for one in FORMATS)
         lacks = f"a {clip_format.value} holds no sound; those that do: {', '.join(able)}"
@@ -279,8 +284,7 @@ def _in_time(
         return (), None, []
     if turns_s and not variant.several_prompts(mode):
         able = able_variants(catalog, mode, inputs, variant, _needs(settings), several=True)
-        does = f"; {able[0]} does" if able else ""
-        return (), None, [Issue("prompts", f"{variant.name} follows one prompt a clip{does}", "role", able)]
+        return (), None, [Issue("prompts", f"{variant.name} follows one prompt a clip{_does(able)}", "role", able)]
     turns, wrong = turn_frames(turns_s, shape.frames, fps)
     issues = [*wrong]
     pipeline = variant.pipeline_for(mode)
@@ -321,8 +325,7 @@ def _steering(
     cannot = [steer for steer in steers_in(settings) if steer not in variant.steers(mode)]
     if cannot:
         able = able_variants(catalog, mode, inputs, variant, needs)
-        does = f"; {able[0]} does" if able else ""
-        return [Issue(steer.value, f"{variant.name} follows no {steer}{does}", "role", able) for steer in cannot]
+        return [Issue(steer.value, f"{variant.name} follows no {steer}{_does(able)}", "role", able) for steer in cannot]
     given = frames_given([(one.role, one.frame) for one in conditions])
     roles = [spec.role for spec in inputs]
     found = [
@@ -371,8 +374,7 @@ def _conditions(
         if why is not None:
             field = "kind" if spec.role in variant.roles(mode) else "role"
             able = able_variants(catalog, mode, inputs, variant, _needs(settings))
-            does = f"; {able[0]} does" if able else ""
-            issues.append(Issue(spec.at(field), why + does, "role", able))
+            issues.append(Issue(spec.at(field), why + _does(able), "role", able))
     if issues:
         return (), issues
     conditions, wrong = resolved(

@@ -70,8 +70,13 @@ class Group(BaseModel):
 
     def up_to(self, stages: int) -> "Group":
         """The group of the clip after so many stages; 0 is the clip as it was rendered."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return Group.model_construct(**{**fields, "finish": self.finish[:stages]})
+        return self.changed(finish=self.finish[:stages])
+
+    def changed(self, **fields: Any) -> "Group":
+        """The same group with other `fields`, unchecked. (A `model_copy` would keep what was worked out of the old
+        ones: its shape, its key.)"""
+        own = {name: getattr(self, name) for name in Group.model_fields}
+        return Group.model_construct(**{**own, **fields})
 
     @cached_property
     def key(self) -> str:

@@ -96,7 +96,7 @@ def served_catalog(config: ServeConfig, catalog: Catalog) -> Catalog:
         variant = catalog[name]
         fallbacks = tuple(other for other in variant.fallbacks if catalog[other].name in names)
         kept[name] = variant.model_copy(update={"fallbacks": fallbacks})
-    return Catalog(variants=kept, finishers=catalog.finishers, extractors=catalog.extractors)
+    return catalog.with_variants(kept)
 
 
 def with_footage(config: ServeConfig, catalog: Catalog) -> Catalog:
@@ -105,6 +105,4 @@ def with_footage(config: ServeConfig, catalog: Catalog) -> Catalog:
     names = {entry.name, *entry.aliases}
     if names.isdisjoint(config.pools.variants) or any(catalog.find(name) is not None for name in names):
         return catalog
-    return Catalog(
-        variants={**catalog.variants, entry.name: entry}, finishers=catalog.finishers, extractors=catalog.extractors
-    )
+    return catalog.with_variants({**catalog.variants, entry.name: entry})

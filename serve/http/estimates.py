@@ -16,7 +16,7 @@ from serve.admission.offer import Decision, NoCapacityError
 from serve.admission.submission import Submission, SubmissionRefusedError, submission_of
 from serve.context import Context
 from serve.http import generate
-from serve.http.routes import Caller, context_of, in_thread, json_answer, json_of
+from serve.http.routes import Caller, any_body, context_of, in_thread, json_answer, json_of
 from serve.wire.base import WireError
 from serve.wire.creates import GenerateVideo
 from serve.wire.instants import iso
@@ -48,23 +48,10 @@ FILTERS = {
 }
 _MOST_ALTERNATIVES = 12
 
-
-_SCHEMA = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "anyOf": [
-                        {"$ref": f"#/components/schemas/{name}"}
-                        for name in ("TextToVideo", "ImageToVideo", "VideoToVideo", "GenerateVideo")
-                    ]
-                },
-                "example": {"model": "auto", "promptText": "a red circle moving left", "duration": 2},
-            }
-        },
-    }
-}
+_SCHEMA = any_body(
+    ("TextToVideo", "ImageToVideo", "VideoToVideo", "GenerateVideo"),
+    {"model": "auto", "promptText": "a red circle moving left", "duration": 2},
+)
 
 
 @router.post("/v1/estimates", summary="Price, seconds and ETA of a create, and why", openapi_extra=_SCHEMA)

@@ -26,7 +26,7 @@ from schemas.task import Group, Task
 from serve.admission.offer import Decision
 from serve.admission.submission import submission_of
 from serve.context import Context
-from serve.http.routes import Caller, context_of, in_thread, json_answer, json_of
+from serve.http.routes import Caller, any_body, context_of, in_thread, json_answer, json_of
 from serve.wire.tasks import rendered
 
 router = APIRouter(tags=["estimates"])
@@ -34,32 +34,16 @@ router = APIRouter(tags=["estimates"])
 LONGEST_SIDE = 384  # of what is shown: enough to see where things go
 _SIDE_STEP = 2  # video has colour for every second pixel
 
-_SCHEMA = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "anyOf": [
-                        {"$ref": f"#/components/schemas/{name}"}
-                        for name in ("TextToVideo", "ImageToVideo", "VideoToVideo")
-                    ]
-                },
-                "example": {
-                    "model": "directed",
-                    "promptText": "a red circle moving right",
-                    "paths": [
-                        {
-                            "label": "red circle",
-                            "box": [0.1, 0.4, 0.3, 0.6],
-                            "keys": [{"atSeconds": 2, "x": 0.8, "y": 0.5}],
-                        }
-                    ],
-                },
-            }
-        },
-    }
-}
+_SCHEMA = any_body(
+    ("TextToVideo", "ImageToVideo", "VideoToVideo"),
+    {
+        "model": "directed",
+        "promptText": "a red circle moving right",
+        "paths": [
+            {"label": "red circle", "box": [0.1, 0.4, 0.3, 0.6], "keys": [{"atSeconds": 2, "x": 0.8, "y": 0.5}]},
+        ],
+    },
+)
 
 
 @router.post("/v1/guides", summary="What a model would be shown of a create, as a video", openapi_extra=_SCHEMA)
@@ -112,8 +96,7 @@ def _small(group: Group) -> Group:
         name: max(_SIDE_STEP, round(side * share / _SIDE_STEP) * _SIDE_STEP)
         for name, side in (("width", group.width), ("height", group.height))
     }
-    fields = {name: getattr(group, name) for name in Group.model_fields}
-    return Group.model_construct(**{**fields, **sides})  # a copy would keep the shape that was worked out before
+    return group.changed(**sides)
 
 
 def _studio_of(request: Request) -> _Studio:

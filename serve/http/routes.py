@@ -1,7 +1,7 @@
 """How a route reads its body, calls the store and answers: what every module of routes here needs."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import anyio.to_thread
@@ -69,6 +69,12 @@ def json_answer(body: object, status: int = 200, headers: dict[str, str] | None 
 
 def no_content() -> Response:
     return Response(status_code=204)
+
+
+def any_body(names: Sequence[str], example: object) -> dict[str, Any]:
+    """The part of the document on a route that takes one of several bodies, by the names of their schemas."""
+    schema = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names]}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
 
 
 def documented(

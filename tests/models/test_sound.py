@@ -142,7 +142,7 @@ def test_a_stored_clip_says_that_it_has_sound_and_keeps_it_when_it_is_finished(
     plain = group_of(model.variant, T2V, width=32, height=32, frames=FRAMES, fps=FPS, audio=True)
     stages, wrong = resolved_finish(steps, plain.shape, plain.fps, FLOOR, None)
     assert not wrong
-    group = Group.model_construct(**{**{n: getattr(plain, n) for n in Group.model_fields}, "finish": stages})
+    group = plain.changed(finish=stages)
     (task,) = batch_of(plain, "rain").tasks
     task = replace(task, base=task.fingerprint, fingerprint=chained(task.fingerprint, stages))
     publisher = Publisher(open_store(str(tmp_path)), model.variant, "1")
