@@ -11,7 +11,7 @@ import numpy as np
 
 from actors.encoder import encode
 from cluster.cost.fit import Measured
-from models.model import Frames, Model, TaskMedia, frames_of, ignore_step, nobody_cancelled
+from models.model import Frames, Model, Sounding, TaskMedia, frames_of, ignore_step, nobody_cancelled
 from schemas.catalog import Variant
 from schemas.clip import ClipFormat
 from schemas.errors import PermanentError
@@ -36,12 +36,8 @@ def measure(
         for steps in sorted({variant.steps, max(variant.min_steps, variant.steps // 2)}):
             for batch in batches if steps == variant.steps else (1,):
                 work = _batch(variant, shape, steps, batch)
-                times = []
-                for _ in range(repeats + 1):
-                    started = time.perf_counter()
-                    clips = model.render(work, (TaskMedia(),) * batch, ignore_step, nobody_cancelled)
-                    times.append(time.perf_counter() - started)
-                call = Measured(shape, steps, variant.guidance, batch, sorted(times[1:])[repeats // 2])
+                clips, seconds = _timed(model, work, repeats)
+                call = Measured(shape, steps, variant.guidance, batch, seconds)
                 calls.append(call)
                 on_call(call)
         with tempfile.TemporaryDirectory(prefix="rushes-calibrate-") as folder:
@@ -77,14 +73,22 @@ class Quantized:
 def sample(model: Model, denoiser_bytes: int, shape: Shape, repeats: int) -> Sample:
     """A clip at the variant's own steps, called once to warm up and `repeats` times for the clock."""
     work = _batch(model.variant, shape, model.variant.steps, 1)
+    (clip,), seconds = _timed(model, work, repeats)
+    if isinstance(clip, PermanentError):
+        raise clip
+    return Sample(frames_of(clip), seconds, denoiser_bytes)
+
+
+def _timed(
+    model: Model, work: RenderBatch, repeats: int
+) -> tuple[tuple[Frames | Sounding | PermanentError, ...], float]:
+    """(The last call's clips, the median seconds of `repeats` calls after one to warm up.)"""
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        (clip,) = model.render(work, (TaskMedia(),), ignore_step, nobody_cancelled)
+        clips = model.render(work, (TaskMedia(),) * len(work.tasks), ignore_step, nobody_cancelled)
         times.append(time.perf_counter() - started)
-    if isinstance(clip, PermanentError):
-        raise clip
-    return Sample(frames_of(clip), sorted(times[1:])[repeats // 2], denoiser_bytes)
+    return clips, sorted(times[1:])[repeats // 2]
 
 
 def compared(quantized: Sample, plain: Sample) -> Quantized:

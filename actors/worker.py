@@ -391,8 +391,7 @@ class Worker(Generic[I]):
     def _refused(self, outcome: Rendered, error: ModerationRefusedError, load_s: float) -> TaskFailure:
         """Nothing of it is stored, not even its poster."""
         log.info("task %s: %s", outcome.task.fingerprint, error)
-        if outcome.group.chunks is not None:
-            self._publisher.chunks.drop(outcome.task, outcome.group)
+        self._publisher.chunks.drop(outcome.task, outcome.group)
         lost_s = outcome.lost_s + outcome.render_s
         billed_s = lost_s + load_s if self._settings.bill_refused else 0.0
         return TaskFailure(outcome.task, outcome.group, error, lost_s, outcome.attempts, billed_s)

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,11 @@ log = logging.getLogger(__name__)
 _BATCH = 8  # frames in one call of a network
 
 Find = Callable[[Frames], Frames]
+Told = Callable[[int], dict[str, Any]]
+
+
+def _nothing(_: int) -> dict[str, Any]:
+    return {}
 
 
 class Extractors:
@@ -123,18 +128,20 @@ def _pose(how: Extraction, folder: Path | None, device: str) -> Find:
     # Those that were trained on several data sets are told which: COCO is the first.
     of_several = model.config.backbone_config.num_experts > 1
 
+    def told(count: int) -> dict[str, Any]:
+        return {"dataset_index": torch.zeros(count, dtype=torch.long, device=device)} if of_several else {}
+
     def find(pixels: Frames) -> Frames:
         height, width = pixels.shape[1:3]
+        # One person a picture, whom all of it shows.
+        everywhere = [[0.0, 0.0, float(width), float(height)]]
+
+        def processed(count: int) -> dict[str, Any]:
+            return {"boxes": [everywhere] * count}
+
         shown = []
-        for first in range(0, len(pixels), _BATCH):
-            part = list(pixels[first : first + _BATCH])
-            # One person a picture, whom all of it shows.
-            boxes = [[[0.0, 0.0, float(width), float(height)]]] * len(part)
-            given = processor(images=part, boxes=boxes, return_tensors="pt").to(device)
-            more = {"dataset_index": torch.zeros(len(part), dtype=torch.long, device=device)} if of_several else {}
-            with torch.inference_mode():
-                outputs = model(**given, **more)
-            for people in processor.post_process_pose_estimation(outputs, boxes=boxes):
+        for part, outputs in _called(model, processor, pixels, device, processed, told):
+            for people in processor.post_process_pose_estimation(outputs, **processed(len(part))):
                 said = [
                     [
                         Keypoint(x, y, score)
@@ -155,15 +162,19 @@ def _as_bytes(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return (share * 255).round().astype(np.uint8)
 
 
-def _called(model: Any, processor: Any, pixels: Frames, device: str, **more: Any) -> Any:
-    """(frames, what the model says of them), a few at a time."""
+def _called(
+    model: Any, processor: Any, pixels: Frames, device: str, processed: Told = _nothing, told: Told = _nothing
+) -> Iterator[tuple[Frames, Any]]:
+    """(frames, what the model says of them), a few at a time. `processed` and `told`: what the processor and the model
+    are given beside so many frames."""
     import torch
 
     for first in range(0, len(pixels), _BATCH):
         part = pixels[first : first + _BATCH]
-        given = processor(images=list(part), return_tensors="pt", **more).to(device)
+        given = processor(images=list(part), return_tensors="pt", **processed(len(part))).to(device)
         with torch.inference_mode():
-            yield part, model(**given)
+            outputs = model(**given, **told(len(part)))
+        yield part, outputs
 
 
 def _transformer(how: Extraction, folder: Path | None, device: str, processor: Any, model: Any) -> tuple[Any, Any]:

@@ -20,6 +20,14 @@ DENOISERS = ("transformer", "transformer_2", "unet")
 _EXTRA = "pip install 'rushes[quantize]'"
 
 
+def denoisers(pipe: Any) -> Iterator[tuple[str, Any]]:
+    """Those of `DENOISERS` that a pipeline has, by name."""
+    for name in DENOISERS:
+        part = getattr(pipe, name, None)
+        if part is not None:
+            yield name, part
+
+
 def quantize(variant: Variant, pipe: Any) -> None:
     """Turn the linear weights of `pipe`'s denoisers into what `speed.quantization` says, where that is torchao's.
 
@@ -38,10 +46,7 @@ def quantize(variant: Variant, pipe: Any) -> None:
     # Not inductor's settings: they are the whole process's.
     kind = Int8WeightOnlyConfig if wanted == "int8" else Float8WeightOnlyConfig
     how = kind(set_inductor_config=False)
-    for name in DENOISERS:
-        part = getattr(pipe, name, None)
-        if part is None:
-            continue
+    for _, part in denoisers(pipe):
         kept = tuple(getattr(part, "_keep_in_fp32_modules", None) or ())
 
         def chosen(module: Any, path: str, kept: tuple[str, ...] = kept) -> bool:
@@ -95,8 +100,7 @@ def reads_gguf(network: Any) -> bool:
 
 def denoiser_bytes(pipe: Any) -> int:
     """What the weights of the denoisers take in memory."""
-    parts = (getattr(pipe, name, None) for name in DENOISERS)
-    return sum(_stored(tensor) for part in parts if part is not None for tensor in _tensors(part))
+    return sum(_stored(tensor) for _, part in denoisers(pipe) for tensor in _tensors(part))
 
 
 def import_quietly() -> None:

@@ -194,7 +194,7 @@ def split_denoiser(pipe: Any, ranks: int, device: str) -> None:
     """Split the tokens of `pipe`'s denoisers among the ranks of this process's group."""
     from diffusers import ContextParallelConfig
 
-    from models.speed import denoisers
+    from models.quantization import denoisers
 
     for name, part in denoisers(pipe):
         if getattr(part, "_cp_plan", None) is None:

@@ -1,10 +1,9 @@
 """The catalog's speed settings, applied to a loaded pipeline."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
-from models.quantization import DENOISERS, quantize
+from models.quantization import denoisers, quantize
 from schemas.catalog import Variant
 from schemas.errors import VariantLoadError
 
@@ -50,14 +49,6 @@ def apply_speed(variant: Variant, pipe: Any, device: str) -> list[str]:
     if speed.compile:
         _compile(variant, pipe)
     return notes
-
-
-def denoisers(pipe: Any) -> Iterator[tuple[str, Any]]:
-    """The networks that run once a step (Wan 2.2 A14B has two)."""
-    for name in DENOISERS:
-        part = getattr(pipe, name, None)
-        if part is not None:
-            yield name, part
 
 
 def _set_attention(variant: Variant, pipe: Any, backend: str) -> None:

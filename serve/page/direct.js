@@ -4,7 +4,7 @@ import { el, round, within } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const WIDE = 384; // pixels of the stage, and of a mask
-const MOST_BYTES = { image: 3.7e6, video: 11e6 }; // of a data: URI, before it is written in base64
+const MOST_MIB = { image: 3.7, video: 10.4 }; // of a data: URI, before it is written in base64
 const GRAB = 12; // pixels around a key that take hold of it
 
 // What a role is called, and what it may be given as.
@@ -181,8 +181,7 @@ async function take(input, file) {
     const medium = file.type.startsWith("video/") ? "video" : "image";
     try {
       if (!ROLES[input.role][1].includes(medium)) throw new Error(`${ROLES[input.role][0]} is given as ${ROLES[input.role][1].join(" or ")}, not as ${medium}.`);
-      if (file.size > MOST_BYTES[medium]) throw new Error(`This ${medium} is too large to send inline: at most ${MOST_BYTES[medium] / 1e6} MB. Larger ones go through /v1/uploads.`);
-      Object.assign(input, { medium, uri: await dataUri(file), name: file.name });
+      Object.assign(input, { medium, uri: await inline(file, medium), name: file.name });
       fail(null);
     } catch (error) { fail(error); }
   }
@@ -191,8 +190,10 @@ async function take(input, file) {
   tell();
 }
 
-export function dataUri(file) {
-  return new Promise((done, failed) => {
+// A file as a data: URI, where it is small enough to be sent so.
+export async function inline(file, medium) {
+  if (file.size > MOST_MIB[medium] * 2 ** 20) throw new Error(`This ${medium} is too large to send inline: at most ${MOST_MIB[medium]} MB. Larger ones go through /v1/uploads.`);
+  return await new Promise((done, failed) => {
     const reader = new FileReader();
     reader.onload = () => done(reader.result);
     reader.onerror = () => failed(new Error("This file cannot be read."));

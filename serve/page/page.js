@@ -159,17 +159,12 @@ function showError(error) {
   $("form-error").textContent = said.join(". ") || error.message;
 }
 
-async function readImage(file) {
-  if (file.size > 5 * 2 ** 20 * 0.74) throw new Error("This image is too large to send inline: at most 3.7 MB.");
-  return await direct.dataUri(file);
-}
-
 async function pickImage() {
   const [file] = $("image").files;
   state.image = null;
   showError(null);
   if (file) {
-    try { state.image = await readImage(file); } catch (error) { $("image").value = ""; showError(error); }
+    try { state.image = await direct.inline(file, "image"); } catch (error) { $("image").value = ""; showError(error); }
   }
   $("image-preview").hidden = $("image-clear").hidden = !state.image;
   if (state.image) $("image-preview").src = state.image;

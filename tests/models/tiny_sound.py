@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.models.tiny_world import ltx2_vae
 from training.tiny_text import BYTE_VOCABULARY, byte_tokenizer
 
 RATE_HZ = 16_000
@@ -12,7 +13,6 @@ def ltx2() -> Any:
     """LTX-2: text to video with two channels of sound at 16 kHz. A mel frame is 160 samples, as in its own weights."""
     from diffusers import (
         AutoencoderKLLTX2Audio,
-        AutoencoderKLLTX2Video,
         FlowMatchEulerDiscreteScheduler,
         LTX2Pipeline,
         LTX2VideoTransformer3DModel,
@@ -50,23 +50,7 @@ def ltx2() -> Any:
         tokenizer=byte_tokenizer(64),
         text_encoder=Gemma3ForConditionalGeneration(text).eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=AutoencoderKLLTX2Video(
-            latent_channels=4,
-            block_out_channels=(8,),
-            decoder_block_out_channels=(8,),
-            layers_per_block=(1,),
-            decoder_layers_per_block=(1, 1),
-            spatio_temporal_scaling=(True,),
-            decoder_spatio_temporal_scaling=(True,),
-            decoder_inject_noise=(False, False),
-            downsample_type=("spatiotemporal",),
-            upsample_type=("spatiotemporal",),
-            upsample_residual=(False,),
-            upsample_factor=(1,),
-            patch_size=4,
-            encoder_causal=True,
-            decoder_causal=False,
-        ),
+        vae=ltx2_vae(latent_channels=4),
         audio_vae=AutoencoderKLLTX2Audio(
             base_channels=4,
             ch_mult=(1, 1, 1),

@@ -5,10 +5,32 @@ from typing import Any
 from training.tiny_text import BYTE_VOCABULARY, byte_tokenizer
 
 
+def ltx2_vae(latent_channels: int) -> Any:
+    """LTX-2's VAE: eight pixels a latent, two frames."""
+    from diffusers import AutoencoderKLLTX2Video
+
+    return AutoencoderKLLTX2Video(
+        latent_channels=latent_channels,
+        block_out_channels=(8,),
+        decoder_block_out_channels=(8,),
+        layers_per_block=(1,),
+        decoder_layers_per_block=(1, 1),
+        spatio_temporal_scaling=(True,),
+        decoder_spatio_temporal_scaling=(True,),
+        decoder_inject_noise=(False, False),
+        downsample_type=("spatiotemporal",),
+        upsample_type=("spatiotemporal",),
+        upsample_residual=(False,),
+        upsample_factor=(1,),
+        patch_size=4,
+        encoder_causal=True,
+        decoder_causal=False,
+    )
+
+
 def sana_wm() -> Any:
     """SANA-WM: an image, text and camera-to-world matrices to video, over LTX-2's VAE."""
     from diffusers import (
-        AutoencoderKLLTX2Video,
         FlowMatchEulerDiscreteScheduler,
         SanaWMPipeline,
         SanaWMTransformer3DModel,
@@ -31,23 +53,7 @@ def sana_wm() -> Any:
     return SanaWMPipeline(
         tokenizer=byte_tokenizer(4096),
         text_encoder=Gemma2ForCausalLM(text).eval(),
-        vae=AutoencoderKLLTX2Video(
-            latent_channels=8,
-            block_out_channels=(8,),
-            decoder_block_out_channels=(8,),
-            layers_per_block=(1,),
-            decoder_layers_per_block=(1, 1),
-            spatio_temporal_scaling=(True,),
-            decoder_spatio_temporal_scaling=(True,),
-            decoder_inject_noise=(False, False),
-            downsample_type=("spatiotemporal",),
-            upsample_type=("spatiotemporal",),
-            upsample_residual=(False,),
-            upsample_factor=(1,),
-            patch_size=4,
-            encoder_causal=True,
-            decoder_causal=False,
-        ),
+        vae=ltx2_vae(latent_channels=8),
         scheduler=FlowMatchEulerDiscreteScheduler(),
         transformer=SanaWMTransformer3DModel(
             in_channels=8,
