@@ -33,6 +33,16 @@ class ByPart(LoadScopeScheduling):
             self._reschedule(other)
         return ended_in
 
+    def _reschedule(self, node: WorkerController) -> None:
+        """A process begins a test when it knows the next one, or that there is none: one that gets a single test, as
+        an ended one may have left it, would wait for ever (xdist 3.8 asks again only when a test is done). One that has
+        not said yet what it collected gets its share then."""
+        if node not in self.registered_collections:
+            return
+        super()._reschedule(node)
+        while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)
+
 
 def in_turn(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """The longest parts come first, those with a Ray of their own not before others are with the shared one, and what
