@@ -4,6 +4,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from schemas.catalog import Catalog, Variant
@@ -28,6 +29,32 @@ _MAX_GIF_FPS = 50.0
 _SCHEDULER = re.compile(r"^[A-Za-z0-9]+Scheduler$")
 
 Rank = Callable[[Variant, Group], float]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked for, whichever variant is looked at, and the rules of where it is asked (see `resolve`)."""
+
+    settings: Settings
+    mode: Mode
+    inputs: tuple[InputSpec, ...]
+    turns_s: tuple[float, ...]
+    catalog: Catalog
+    snap: bool
+    clip_format: ClipFormat
+    fit_sizes: FitMode | None
+    loras: tuple[str, ...] | None
+
+    @property
+    def needs(self) -> tuple[Steer | Role, ...]:
+        """What a variant must be able to do beside taking the inputs."""
+        edit = self.settings.edit
+        region = edit is not None and edit.region is not None
+        return (*steers_in(self.settings), *((Role.MASK,) if region else ()))
+
+    def able(self, near: Variant | None = None, *, several: bool = False, sound: bool = False) -> tuple[str, ...]:
+        """Who can, the one most like `near` first."""
+        return able_variants(self.catalog, self.mode, self.inputs, near, self.needs, several=several, sound=sound)
 
 
 def resolve(
@@ -55,6 +82,7 @@ def resolve(
     mode = settings.mode or implied_mode(spec.role for spec in inputs)
     roles = {spec.role for spec in inputs}
     media = (*_media_issues(mode, inputs), *spec_issues(inputs), *edit_issues(settings, roles))
+    asked = _Asked(settings, mode, inputs, turns_s, catalog, snap, clip_format, fit_sizes, loras)
     if settings.variant != "auto":
         variant = catalog.find(settings.variant)
         if variant is None:
@@ -62,7 +90,7 @@ def resolve(
             names = tuple(dict.fromkeys((*close, *catalog.names)))
             unknown = Issue("variant", f"unknown variant {settings.variant!r}", "unknown_variant", names)
             raise InvalidRequestError((unknown, *media))
-        group, issues = _fit(settings, variant, mode, inputs, turns_s, catalog, snap, clip_format, fit_sizes, loras)
+        group, issues = _fit(asked, variant)
         if media:  # what a variant says to inputs that no clip can have is beside the point
             beside = ("inputs", "image", "video", "edit")
             others = tuple(one for one in issues if one.path.partition(".")[0] not in beside)
@@ -77,15 +105,13 @@ def resolve(
     for variant in catalog.variants.values():
         if not variant.auto or mode not in variant.modes or not may_run(variant):
             continue
-        group, issues = _fit(settings, variant, mode, inputs, turns_s, catalog, snap, clip_format, fit_sizes, loras)
+        group, issues = _fit(asked, variant)
         if group is not None:
             fitting.append((rank(variant, group), group))
         else:
             reasons.append(f"{variant.name} ({'; '.join(map(str, issues))})")
     if not fitting:
-        able = able_variants(
-            catalog, mode, inputs, needs=_needs(settings), several=bool(turns_s), sound=bool(settings.audio)
-        )
+        able = asked.able(several=bool(turns_s), sound=bool(settings.audio))
         why = f": {', '.join(reasons)}" if reasons else f" among those that serve {mode} and can run here"
         raise InvalidRequestError((Issue("variant", f"no variant fits{why}", "no_variant", able),))
     return min(fitting, key=lambda pair: pair[0])[1]
@@ -140,12 +166,6 @@ def misses(variant: Variant, mode: Mode, spec: InputSpec) -> str | None:
     return None
 
 
-def _needs(settings: Settings) -> tuple[Steer | Role, ...]:
-    """What a variant must be able to do beside taking the inputs."""
-    region = settings.edit is not None and settings.edit.region is not None
-    return (*steers_in(settings), *((Role.MASK,) if region else ()))
-
-
 def _media_issues(mode: Mode, inputs: tuple[InputSpec, ...]) -> tuple[Issue, ...]:
     """Where a mode was named and the inputs are of another."""
     found: list[Issue] = []
@@ -163,39 +183,29 @@ def _media_issues(mode: Mode, inputs: tuple[InputSpec, ...]) -> tuple[Issue, ...
     return tuple(found)
 
 
-def _fit(
-    settings: Settings,
-    variant: Variant,
-    mode: Mode,
-    inputs: tuple[InputSpec, ...],
-    turns_s: tuple[float, ...],
-    catalog: Catalog,
-    snap: bool,
-    clip_format: ClipFormat,
-    fit_sizes: FitMode | None,
-    loras: tuple[str, ...] | None,
-) -> tuple[Group | None, tuple[Issue, ...]]:
+def _fit(asked: _Asked, variant: Variant) -> tuple[Group | None, tuple[Issue, ...]]:
     """The group on this variant, or what keeps the settings from fitting it."""
+    settings, mode, catalog = asked.settings, asked.mode, asked.catalog
     issues: list[Issue] = []
     if mode not in variant.modes:
-        nearest = able_variants(catalog, mode, inputs, variant, _needs(settings))[:1]
+        nearest = asked.able(variant)[:1]
         issues.append(
             Issue("mode", f"{variant.name} does not serve {mode}{_does(nearest)}", "mode", tuple(variant.modes))
         )
     fps = settings.fps or variant.fps
-    steps = _finish_steps(settings, variant, fps, fit_sizes)
-    asked = settings.size if isinstance(settings.size, tuple) else None
-    shape = _shape(settings, variant, mode, fps, any_size=asked is not None and asks_for_size(steps))
+    steps = _finish_steps(settings, variant, fps, asked.fit_sizes)
+    size = settings.size if isinstance(settings.size, tuple) else None
+    shape = _shape(settings, variant, mode, fps, any_size=size is not None and asks_for_size(steps))
     longest = variant.longest_frames(mode, fps)
     wrong = variant.shape.issues(shape, longest)
-    if wrong and snap:
+    if wrong and asked.snap:
         shape = variant.shape.nearest(shape, longest)
     else:
         issues += [Issue(i.path, f"{i.message} on {variant.name}", i.code, i.choices) for i in wrong]
-    finish, wrong_finish = resolved_finish(steps, shape, fps, catalog.finishers, asked)
+    finish, wrong_finish = resolved_finish(steps, shape, fps, catalog.finishers, size)
     issues += wrong_finish
     last_fps, of = (finish[-1].fps, "finish") if finish else (fps, "fps")
-    if clip_format is ClipFormat.GIF and last_fps > _MAX_GIF_FPS:
+    if asked.clip_format is ClipFormat.GIF and last_fps > _MAX_GIF_FPS:
         issues.append(Issue(of, f"{last_fps:g} is more than a GIF can show: at most {_MAX_GIF_FPS:g}", "range"))
     denoising = settings.num_inference_steps or variant.steps
     if denoising < variant.min_steps:
@@ -207,17 +217,17 @@ def _fit(
                 "scheduler", f"{settings.scheduler!r} is no diffusers scheduler class, such as 'EulerDiscreteScheduler'"
             )
         )
-    if settings.strength is not None and all(spec.path.startswith("inputs.") for spec in inputs):
+    if settings.strength is not None and all(spec.path.startswith("inputs.") for spec in asked.inputs):
         text = "it is the short form beside image or video: an input has its own"
-        issues.append(Issue("strength", text if inputs else f"{mode} takes no strength", "not_taken"))
-    adapters, wrong_loras = resolved_loras(settings.loras, variant.pipeline_for(mode), loras)
+        issues.append(Issue("strength", text if asked.inputs else f"{mode} takes no strength", "not_taken"))
+    adapters, wrong_loras = resolved_loras(settings.loras, variant.pipeline_for(mode), asked.loras)
     issues += wrong_loras
-    conditions, wrong_inputs = _conditions(settings, variant, mode, inputs, catalog, shape.frames, fps)
+    conditions, wrong_inputs = _conditions(asked, variant, shape.frames, fps)
     issues += wrong_inputs
-    issues += _steering(settings, variant, mode, inputs, catalog, conditions, shape.frames, fps)
-    turns, chunks, wrong_length = _in_time(settings, variant, mode, inputs, turns_s, catalog, shape, fps)
+    issues += _steering(asked, variant, conditions, shape.frames, fps)
+    turns, chunks, wrong_length = _in_time(asked, variant, shape, fps)
     issues += wrong_length
-    audio, wrong_audio = _audio(settings, variant, mode, inputs, catalog, clip_format, chunks)
+    audio, wrong_audio = _audio(asked, variant, chunks)
     issues += wrong_audio
     if issues:
         return None, tuple(issues)
@@ -234,7 +244,7 @@ def _fit(
         scheduler=settings.scheduler or variant.scheduler,
         conditions=conditions,
         **steering_of(settings)._asdict(),
-        clip_format=clip_format.value,
+        clip_format=asked.clip_format.value,
         audio=audio,
         loras=adapters,
         turns=turns,
@@ -244,46 +254,33 @@ def _fit(
     return group, ()
 
 
-def _audio(
-    settings: Settings,
-    variant: Variant,
-    mode: Mode,
-    inputs: tuple[InputSpec, ...],
-    catalog: Catalog,
-    clip_format: ClipFormat,
-    chunks: Windows | None,
-) -> tuple[bool, list[Issue]]:
+def _audio(asked: _Asked, variant: Variant, chunks: Windows | None) -> tuple[bool, list[Issue]]:
     """Whether the clip has sound; what keeps one that is asked for from it. Unasked it has where there is any."""
+    mode, clip_format, wanted = asked.mode, asked.clip_format, asked.settings.audio
     lacks = None
     able: tuple[str, ...] = ()
     if not variant.makes_sound(mode):
-        able = able_variants(catalog, mode, inputs, variant, _needs(settings), sound=True)
+        able = asked.able(variant, sound=True)
         lacks = f"{variant.name} makes no sound{_does(able)}"
     elif clip_format not in FORMATS:
         able = tuple(one.value for one in FORMATS)
         lacks = f"a {clip_format.value} holds no sound; those that do: {', '.join(able)}"
     elif chunks is not None:
         lacks = f"{variant.name} makes sound within one call only, of {chunks.frames} frames"
-    if settings.audio and lacks is not None and mode in variant.modes:
+    if wanted and lacks is not None and mode in variant.modes:
         return False, [Issue("audio", lacks, "not_taken", able)]
-    return settings.audio is not False and lacks is None, []
+    return wanted is not False and lacks is None, []
 
 
 def _in_time(
-    settings: Settings,
-    variant: Variant,
-    mode: Mode,
-    inputs: tuple[InputSpec, ...],
-    turns_s: tuple[float, ...],
-    catalog: Catalog,
-    shape: Shape,
-    fps: float,
+    asked: _Asked, variant: Variant, shape: Shape, fps: float
 ) -> tuple[tuple[int, ...], Windows | None, list[Issue]]:
     """(Frames at which prompts after the first begin; how the clip is cut into calls, where it is; what is wrong)."""
+    mode, turns_s = asked.mode, asked.turns_s
     if mode not in variant.modes:
         return (), None, []
     if turns_s and not variant.several_prompts(mode):
-        able = able_variants(catalog, mode, inputs, variant, _needs(settings), several=True)
+        able = asked.able(variant, several=True)
         return (), None, [Issue("prompts", f"{variant.name} follows one prompt a clip{_does(able)}", "role", able)]
     turns, wrong = turn_frames(turns_s, shape.frames, fps)
     issues = [*wrong]
@@ -295,10 +292,10 @@ def _in_time(
     if variant.chunks is None or not variant.continues(mode) or not (turns or is_long):
         return turns, None, issues
     windows = variant.chunks.windows
-    for steer in steers_in(settings):
+    for steer in steers_in(asked.settings):
         text = f"{variant.name} follows it within one call only, of one prompt and {variant.shape.max_frames} frames"
         issues.append(Issue(steer.value, text, "conflict", ("duration_s", "prompts")))
-    last = next((spec for spec in inputs if spec.role is Role.LAST_FRAME), None)
+    last = next((spec for spec in asked.inputs if spec.role is Role.LAST_FRAME), None)
     if last is not None and not issues and variant.pipeline_for(Mode.IMAGE_TO_VIDEO) in ENDS_WITH_ITS_LAST:
         end = cut(shape.frames, turns, windows)[-1]
         full = end.start + windows.frames
@@ -309,36 +306,24 @@ def _in_time(
 
 
 def _steering(
-    settings: Settings,
-    variant: Variant,
-    mode: Mode,
-    inputs: tuple[InputSpec, ...],
-    catalog: Catalog,
-    conditions: tuple[Condition, ...],
-    frames: int,
-    fps: float,
+    asked: _Asked, variant: Variant, conditions: tuple[Condition, ...], frames: int, fps: float
 ) -> list[Issue]:
     """What keeps a variant from following the motion, or from the edit."""
+    settings, mode = asked.settings, asked.mode
     if mode not in variant.modes:
         return []
-    needs = _needs(settings)
     cannot = [steer for steer in steers_in(settings) if steer not in variant.steers(mode)]
     if cannot:
-        able = able_variants(catalog, mode, inputs, variant, needs)
+        able = asked.able(variant)
         return [Issue(steer.value, f"{variant.name} follows no {steer}{_does(able)}", "role", able) for steer in cannot]
     given = frames_given([(one.role, one.frame) for one in conditions])
-    roles = [spec.role for spec in inputs]
+    roles = [spec.role for spec in asked.inputs]
     found = [
         *range_issues(settings, frames, fps),
         *steering_issues(settings, variant.pipeline_for(mode), roles, variant.roles(mode), given, frames, fps),
     ]
     return [
-        Issue(
-            i.path,
-            f"{i.message} (on {variant.name})",
-            i.code,
-            i.choices or able_variants(catalog, mode, inputs, variant, needs),
-        )
+        Issue(i.path, f"{i.message} (on {variant.name})", i.code, i.choices or asked.able(variant))
         if i.code == "not_taken"
         else i
         for i in found
@@ -357,15 +342,8 @@ def _finish_steps(
     return (*steps, FinishStep(fit=fit_sizes)) if lacks else steps
 
 
-def _conditions(
-    settings: Settings,
-    variant: Variant,
-    mode: Mode,
-    inputs: tuple[InputSpec, ...],
-    catalog: Catalog,
-    frames: int,
-    fps: float,
-) -> tuple[tuple[Condition, ...], list[Issue]]:
+def _conditions(asked: _Asked, variant: Variant, frames: int, fps: float) -> tuple[tuple[Condition, ...], list[Issue]]:
+    mode, inputs = asked.mode, asked.inputs
     if not inputs or mode not in variant.modes:
         return (), []
     issues = []
@@ -373,13 +351,12 @@ def _conditions(
         why = misses(variant, mode, spec)
         if why is not None:
             field = "kind" if spec.role in variant.roles(mode) else "role"
-            able = able_variants(catalog, mode, inputs, variant, _needs(settings))
+            able = asked.able(variant)
             issues.append(Issue(spec.at(field), why + _does(able), "role", able))
     if issues:
         return (), issues
-    conditions, wrong = resolved(
-        inputs, variant.pipeline_for(mode), mode, frames, fps, variant.strength, catalog.extractors
-    )
+    pipeline, extractors = variant.pipeline_for(mode), asked.catalog.extractors
+    conditions, wrong = resolved(inputs, pipeline, mode, frames, fps, variant.strength, extractors)
     return conditions, [Issue(i.path, f"{i.message} (on {variant.name})", i.code, i.choices) for i in wrong]
 
 
