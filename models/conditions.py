@@ -3,7 +3,7 @@
 | class | how |
 | --- | --- |
 | `WanVACEPipeline` | a control video, a mask beside it (white: made anew), reference images, one scale for all |
-| `LTXConditionPipeline` | a list of images, each with its frame and its strength; the camera's views are among them |
+| LTX's and LTX-2's `…ConditionPipeline` | images, each with its frame and strength; the camera's views are among them |
 | `WanImageToVideoPipeline` | `image` and `last_image` |
 | `SanaWMPipeline` | `image`, and the camera as matrices: where it is, and its lens |
 | AnimateDiff's with a ControlNet, Hotshot-XL's | `conditioning_frames`, one a frame, and a scale; a `video` beside it |
@@ -39,19 +39,28 @@ NEEDED = {
     "HotshotControlNetPipeline": _CONTROL,
     "WanVACEPipeline": frozenset({"video", "mask", "reference_images", "conditioning_scale"}),
     "LTXConditionPipeline": frozenset({"conditions"}),
+    "LTX2ConditionPipeline": frozenset({"conditions"}),
     "WanImageToVideoPipeline": frozenset({"image", "last_image"}),
     "SanaWMPipeline": frozenset({"image", "c2w", "intrinsics"}),
 }
 
 
 def one_arguments(
-    pipeline: str, group: Group, task: Task, media: TaskMedia, path_guide: PathGuide = PathGuide.BOXES
+    pipeline: str,
+    group: Group,
+    task: Task,
+    media: TaskMedia,
+    path_guide: PathGuide = PathGuide.BOXES,
+    temporal: int = 1,
 ) -> dict[str, Any] | None:
-    """The arguments of a call for one task on a class of `NEEDED`; None for the other classes.
+    """The arguments of a call for one task on a class of `NEEDED`; None for the other classes. `temporal`: frames a
+    latent one.
 
     Raises MediaError when there are fewer media than conditions.
     """
     make = _MAKERS.get(pipeline)
+    if pipeline == "LTX2ConditionPipeline":
+        return _ltx2(group, told(group, task, media), temporal)
     return None if make is None else make(group, told(group, task, media), path_guide)
 
 
@@ -65,6 +74,13 @@ def told(group: Group, task: Task, media: TaskMedia) -> tuple[tuple[Condition, P
 
 def check_weights(variant: Variant, mode: Mode, pipe: Any) -> None:
     """Refuse what the class carries and these weights do not. Raises VariantLoadError."""
+    own = getattr(pipe, "vae_temporal_compression_ratio", variant.latent.temporal)
+    if type(pipe).__name__ == "LTX2ConditionPipeline" and own != variant.latent.temporal:
+        # Keyframes would stand at other frames than those that are said.
+        raise VariantLoadError(
+            f"variant {variant.name!r}: latent.temporal is {variant.latent.temporal}, and these weights make {own} "
+            f"frames of a latent one; available: {own}"
+        )
     cannot = Role.LAST_FRAME in variant.roles(mode) and type(pipe).__name__ == "WanImageToVideoPipeline"
     if cannot and pipe.config.get("expand_timesteps"):
         raise VariantLoadError(
@@ -92,6 +108,22 @@ def _ltx(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
 
     placed = [
         LTXVideoCondition(image=picture, frame_index=frame, strength=1.0 if strength is None else strength)
+        for frame, picture, strength in keyframes_of(group, given)
+    ]
+    return {"conditions": placed} if placed else {}
+
+
+def _ltx2(group: Group, given: Given, temporal: int) -> dict[str, Any]:
+    from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+
+    # Its index counts latent frames, which would put a picture up to `temporal` - 1 frames early. A fraction of one is
+    # the very frame, as in the model's own code: its place is `temporal` times the index, and a power of two is exact.
+    placed = [
+        LTX2VideoCondition(
+            frames=picture,
+            index=0 if frame == 0 else cast(int, 1 + (frame - 1) / temporal),
+            strength=1.0 if strength is None else strength,
+        )
         for frame, picture, strength in keyframes_of(group, given)
     ]
     return {"conditions": placed} if placed else {}

@@ -58,13 +58,15 @@ _NEVER_BATCHED = {
     "SkyReelsV2DiffusionForcingPipeline",
 }
 
-# These refuse lists of prompts and of generators, also of one.
+# These refuse lists of prompts or of generators, also of one.
 _ONE_A_CALL = {
     "WanVACEPipeline",
     "SanaWMPipeline",
     "LTXI2VLongMultiPromptPipeline",
     "HeliosPipeline",
     "HunyuanVideoFramepackPipeline",
+    # Takes lists, and of generators uses the first.
+    "LTX2ConditionPipeline",
 }
 
 # Their output is the one clip, where others give a list of clips.
@@ -222,7 +224,7 @@ def _media(
         rest = without_styles(group, media)
         return {**_media(form, variant.model_copy(update={"ip_adapter": None}), rest[0], tasks, rest[1]), **styled}
     if len(tasks) == 1:
-        own = one_arguments(form.pipeline, group, tasks[0], media[0], variant.path_guide)
+        own = one_arguments(form.pipeline, group, tasks[0], media[0], variant.path_guide, variant.latent.temporal)
         if own is not None:
             return own
     given = [told(group, task, one) for task, one in zip(tasks, media, strict=True)]

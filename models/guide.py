@@ -14,7 +14,7 @@ from models.motion.warp import edged, warped
 from schemas.conditions import Condition
 from schemas.inputs import Role
 from schemas.motion import Box, PathGuide
-from schemas.steering import view_frames
+from schemas.steering import SHOWN_VIEWS, view_frames
 from schemas.task import Group
 
 _WHITE, _BLACK, _GRAY = (255, 255, 255), (0, 0, 0), (128, 128, 128)
@@ -42,7 +42,7 @@ def guide_of(pipeline: str, group: Group, given: Given, path_guide: PathGuide = 
     """What a call of this class is shown, as a video with a mask; None when nothing is."""
     if pipeline == "WanVACEPipeline":
         return control_of(group, given, path_guide)
-    keyframes = keyframes_of(group if pipeline == "LTXConditionPipeline" else _at_rest(group), given)
+    keyframes = keyframes_of(group if pipeline in SHOWN_VIEWS else _at_rest(group), given)
     # Of a structure beside a source the structure: the source is what the clip begins from.
     timed = [media for role in (Role.STRUCTURE, Role.SOURCE) for one, media in given if one.role is role]
     if timed:

@@ -111,6 +111,7 @@ _BY_CLASS = {
     "SanaWMPipeline": _SANA_WORLD,
     "WanVACEPipeline": _VACE,
     "LTXConditionPipeline": _LTX_CONDITION,
+    "LTX2ConditionPipeline": _LTX_CONDITION,
     "WanImageToVideoPipeline": _WAN_IMAGE,
     "Footage": Carried(roles=frozenset({Role.SOURCE}), usual=frozenset({Role.SOURCE})),
 }

@@ -10,10 +10,12 @@ from schemas.request import Settings
 
 # Classes that have one control video, in which only one thing can be shown at a place.
 _ONE_CONTROL = frozenset({"WanVACEPipeline"})
+# Classes that are shown the camera's views as keyframes, as they take pictures at frames and nothing else.
+SHOWN_VIEWS = frozenset({"LTXConditionPipeline", "LTX2ConditionPipeline"})
 # What the camera moves over, by class.
 _VIEWS = {
     "WanVACEPipeline": (Role.FIRST_FRAME, Role.SOURCE),
-    "LTXConditionPipeline": (Role.FIRST_FRAME,),
+    **dict.fromkeys(SHOWN_VIEWS, (Role.FIRST_FRAME,)),
 }
 
 
@@ -95,7 +97,7 @@ def steering_issues(
         if Role.FIRST_FRAME in roles and not _rests(rest):
             text = "the clip begins with the first_frame: there the camera rests at 0 s"
             found.append(Issue("camera.0", text, "conflict"))
-        if pipeline == "LTXConditionPipeline":
+        if pipeline in SHOWN_VIEWS:
             taken = [frame for frame in view_frames(absolute_camera(camera), frames, fps) if frame in key_frames]
             if taken:
                 text = f"at frame {taken[0]} the camera's view is a keyframe, and an input is one too"
@@ -132,7 +134,7 @@ def view_frames(camera: Sequence[CameraKey], frames: int, fps: float) -> tuple[i
 
 def views_added(pipeline: str, camera: Sequence[CameraKey]) -> int:
     """Latent frames that the model sees beside the clip's own, of the camera's views."""
-    return sum(key.at_s > 0 for key in camera) if pipeline == "LTXConditionPipeline" else 0
+    return sum(key.at_s > 0 for key in camera) if pipeline in SHOWN_VIEWS else 0
 
 
 def frames_given(roles_and_frames: Sequence[tuple[Role, int | None]]) -> frozenset[int]:
