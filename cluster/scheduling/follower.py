@@ -32,9 +32,9 @@ class Follower(Scheduler):
         """Preview and promise as the scheduler would that these are of. What was submitted here is forgotten."""
         variants = [state.served.variant for state in self.variants.values()]
         self.planner = plan.planner(
-            variants, estimate=self._seconds, spread=self._spread, doubt=lambda: self.times.doubt
+            variants, estimate=self._seconds, spread=self._spread, doubt=lambda: self.task_times.times.doubt
         )
-        self._terms, self.after_s = terms, dict(after_s)
+        self._terms, self.task_times.after_s = terms, dict(after_s)
         self._forget_played()
         self._jobs.clear()
         self._batchable.clear()

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
-from cluster.cost.model import Load
-from cluster.cost.service_times import CostKey, Prediction, ServiceTimes
+from cluster.cost.service_times import ServiceTimes
 from cluster.routing.router import Choice
 from cluster.routing.terms import PoolView, RoutingRequest
 from cluster.scheduling import events
@@ -32,12 +31,12 @@ from cluster.scheduling.offer import Offer, Refusal, offer
 from cluster.scheduling.planner import AcceleratorGroup, Planner, Start
 from cluster.scheduling.policy_config import PolicyConfig
 from cluster.scheduling.rebalancing import RebalanceThresholds, is_worth_moving, to_move
+from cluster.scheduling.task_times import TaskTimes
 from cluster.scheduling.workers import ColdStart, ServedVariant, VariantState, Worker
 from schemas.catalog import Variant
 from schemas.clip import Status
 
 _REBALANCE_S, _MOST_MOVES = 2.0, 60
-_AFTER_GAIN = 0.1
 _UNKNOWN_CALL_S = 2.0  # what a worker does that it began for a driver before
 # Reading everything that waits is for short queues, and then once for as many completions as there are tasks inside: a
 # backlog that only grows must not make that a square.
@@ -89,8 +88,8 @@ class Scheduler:
         eta: EtaEstimator | None = None,
         now: float = 0.0,
     ) -> None:
-        self._groups = {group.accelerator: group for group in groups}
-        self.config, self.times, self._batch_size = config, times, batch_size
+        self.config, self._batch_size = config, batch_size
+        self.task_times = TaskTimes(groups, times)
         self.eta = eta or EtaEstimator()
         self.variants = {one.variant.name: VariantState(one, now) for one in served}
         self.planner = Planner(
@@ -115,7 +114,6 @@ class Scheduler:
         self._touched: dict[int, int] = {}
         self.version = 0  # rises with every change of a task
         self._candidate: Job | None = None
-        self.after_s: dict[str, float] = {}  # from the end of a call until its clips are stored and told, by variant
         self._rebalanced_at = self._ticked_at = now
         self._times_version = times.version
         self._completions = self._reestimated_after = self._rebalanced_after = 0
@@ -177,7 +175,8 @@ class Scheduler:
             self.eta.admitted(job.eta)
         own = self.variants.get(job.variant)
         if own is not None and own.served.maximum and job.variant in job.calls:
-            said = self._predict(job.variant, own.served.accelerator, job.calls[job.variant], 1, job.tenant)
+            call = job.calls[job.variant]
+            said = self.task_times.predict(job.variant, own.served.accelerator, call, 1, job.tenant)
             own.asked(said.seconds, now)
         self._plan(job, now)
 
@@ -225,7 +224,7 @@ class Scheduler:
         if state is not None:
             state.up(fact.load_s, now)
             if fact.load_s > 0:
-                self.times.observe_load(fact.variant, fact.accelerator, Load.COLD, fact.load_s)
+                self.task_times.observe_load(fact.variant, fact.accelerator, fact.load_s)
         # Whatever waits for a worker that is not there yet may prefer this one.
         waiting = [seq for name in self.variants for seq in self._drop_placeholder(name, now)]
         self.planner.gained([(fact.worker, fact.accelerator, fact.memory)], now)
@@ -274,20 +273,13 @@ class Scheduler:
         if state is None or fact.job is None or fact.variant not in fact.job.calls or fact.render_s <= 0:
             return
         accelerator = worker.accelerator if worker is not None else state.served.accelerator
-        configuration = fact.job.calls[fact.variant].configuration
-        group, render_s = self._groups.get(accelerator), fact.render_s
-        if group is not None and group.predicted_as is not None:
-            accelerator, render_s = group.predicted_as, render_s * group.speed
-        key = CostKey(fact.variant, accelerator, configuration, fact.batch)
-        self.times.observe(key, render_s, fact.job.tenant)
+        call, after_s = fact.job.calls[fact.variant], None
         if fact.began_at is not None:
-            took_s = max(0.0, now - fact.began_at - fact.load_s - fact.render_s)
-            known_s = self.after_s.setdefault(fact.variant, took_s)
-            # One that was told late, because nobody answered, says nothing of the others.
-            self.after_s[fact.variant] = known_s + _AFTER_GAIN * (min(took_s, 4 * known_s + 1.0) - known_s)
+            after_s = max(0.0, now - fact.began_at - fact.load_s - fact.render_s)
+        self.task_times.observe(fact.variant, accelerator, call, fact.batch, fact.job.tenant, fact.render_s, after_s)
         self._completions += 1
-        if self.times.version != self._times_version and self._may_read_all(self._reestimated_after):
-            self._times_version, self._reestimated_after = self.times.version, self._completions
+        if self.task_times.times.version != self._times_version and self._may_read_all(self._reestimated_after):
+            self._times_version, self._reestimated_after = self.task_times.times.version, self._completions
             self.planner.reestimate(now)
 
     def _may_read_all(self, after: int) -> bool:
@@ -491,7 +483,8 @@ class Scheduler:
         head = next((lease for lease in leases if lease.seq in jobs), None)
         if head is not None and worker is not None:
             call = jobs[head.seq].calls[grant.variant]
-            said = self._predict(grant.variant, grant.accelerator, call, len(leases), jobs[head.seq].tenant)
+            tenant = jobs[head.seq].tenant
+            said = self.task_times.predict(grant.variant, grant.accelerator, call, len(leases), tenant)
             self.planner.start(Start(grant.worker, head.seq, grant.variant, grant.load_s), now, said.seconds)
             worker.unacknowledged = leases
             self.idle.pop(grant.worker, None)
@@ -538,7 +531,7 @@ class Scheduler:
         worker = self.workers.get(held.worker)
         accelerator = worker.accelerator if worker is not None else state.served.accelerator
         call = job.calls[held.variant]
-        return self._predict(held.variant, accelerator, call, 1, job.tenant).seconds + self._after_s(held.variant, call)
+        return self.task_times.alone(held.variant, accelerator, call, job.tenant)[0]
 
     def _retried(self, retry: Retry, now: float, *, waits: bool) -> None:
         lease = retry.lease
@@ -626,17 +619,13 @@ class Scheduler:
         assert choice.pool is not None
         pool = self.planner.pools[choice.pool]
         call = job.calls[pool.variant.name]
-        said = self._predict(pool.variant.name, pool.accelerator, call, 1, job.tenant)
-        own_s = said.seconds + self._after_s(pool.variant.name, call)
-        return self.eta_terms.promise(max(choice.start_s - now + own_s, 1e-3), own_s, said.sigma)
+        own_s, sigma = self.task_times.alone(pool.variant.name, pool.accelerator, call, job.tenant)
+        return self.eta_terms.promise(max(choice.start_s - now + own_s, 1e-3), own_s, sigma)
 
     @property
     def eta_terms(self) -> EtaTerms:
         """What promises are made of now."""
         return self.eta.terms
-
-    def _after_s(self, variant: str, call: Call) -> float:
-        return self.after_s.get(variant, call.after_s)
 
     def waiting(self) -> int:
         """How many tasks wait."""
@@ -655,7 +644,7 @@ class Scheduler:
         # Who is not here yet is quoted alone: whether others will share its call, nobody knows.
         ready = len(self._batchable.get((pool.variant.name, call.batchable), ())) if job.seq in self._jobs else 1
         batch = self._batch_size(pool.variant, pool.accelerator, call, ready) if ready > 1 else 1
-        said, speed = self._reference(pool.variant.name, pool.accelerator, call, batch, job.tenant)
+        said, speed = self.task_times.reference(pool.variant.name, pool.accelerator, call, batch, job.tenant)
         return said.seconds / (speed * batch)
 
     def _spread(self, pool: PoolView, request: RoutingRequest) -> float:
@@ -663,21 +652,7 @@ class Scheduler:
         call = job.calls.get(pool.variant.name) if job is not None else None
         if job is None or call is None:
             return 0.0
-        return self._reference(pool.variant.name, pool.accelerator, call, 1, job.tenant)[0].sigma
-
-    def _predict(self, variant: str, accelerator: str, call: Call, batch: int, tenant: str) -> Prediction:
-        said, speed = self._reference(variant, accelerator, call, batch, tenant)
-        return said if speed == 1.0 else Prediction(said.seconds / speed, said.median_s / speed, said.sigma)
-
-    def _reference(
-        self, variant: str, accelerator: str, call: Call, batch: int, tenant: str
-    ) -> tuple[Prediction, float]:
-        """What is said of the accelerator by which this one is predicted, and how much faster this one is."""
-        group = self._groups.get(accelerator)
-        if group is None or group.predicted_as is None:
-            return self.times.predict(CostKey(variant, accelerator, call.configuration, batch), tenant), 1.0
-        key = CostKey(variant, group.predicted_as, call.configuration, batch)
-        return self.times.predict(key, tenant), group.speed
+        return self.task_times.reference(pool.variant.name, pool.accelerator, call, 1, job.tenant)[0].sigma
 
     def is_busy(self, worker: Worker) -> bool:
         """Whether it renders, or has something to."""

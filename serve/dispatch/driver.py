@@ -457,11 +457,11 @@ class SchedulerDriver:
 
     def _write_learnt(self) -> None:
         """For those who quote: what calls took, when that has changed. A large state is written less often."""
-        observed = self.scheduler.times.observed
+        observed = self.scheduler.task_times.times.observed
         if observed == self._written:
             return
         began = self._steady()
-        self._store.notes.write(CALIBRATION, self.scheduler.times.state.model_dump(mode="json"))
+        self._store.notes.write(CALIBRATION, self.scheduler.task_times.times.state.model_dump(mode="json"))
         self._written = observed
         self._learnt_s = max(_LEARNT_S, 20 * (self._steady() - began))
 
