@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from actors.encoder import encode
 from cluster.cost.fit import Measured
 from models.model import Frames, Model, Sounding, TaskMedia, frames_of, ignore_step, nobody_cancelled
 from schemas.catalog import Variant
 from schemas.clip import ClipFormat
+from schemas.conditions import Condition
 from schemas.errors import PermanentError
 from schemas.request import Mode
 from schemas.shape import Shape
@@ -86,7 +88,7 @@ def _timed(
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        clips = model.render(work, (TaskMedia(),) * len(work.tasks), ignore_step, nobody_cancelled)
+        clips = model.render(work, _media(work), ignore_step, nobody_cancelled)
         times.append(time.perf_counter() - started)
     return clips, sorted(times[1:])[repeats // 2]
 
@@ -120,7 +122,7 @@ def time_calls(model: Model, kinds: Sequence[tuple[Shape, int, int]], rounds: in
         for call in found:
             work = _batch(variant, call.shape, call.steps, call.batch)
             cpu_s, wall_s = time.process_time(), time.perf_counter()
-            model.render(work, (TaskMedia(),) * call.batch, ignore_step, nobody_cancelled)
+            model.render(work, _media(work), ignore_step, nobody_cancelled)
             if number:
                 call.cpu_s.append(time.process_time() - cpu_s)
                 call.wall_s.append(time.perf_counter() - wall_s)
@@ -139,7 +141,17 @@ def _batch(variant: Variant, shape: Shape, steps: int, batch: int) -> RenderBatc
         steps=steps,
         guidance=variant.guidance,
         scheduler=variant.scheduler,
+        conditions=tuple(
+            Condition(role=role, medium="image", kind=next(iter(variant.kinds(role)), None))
+            for role in variant.needed(Mode.TEXT_TO_VIDEO)
+        ),
     )
     prompts = [f"a red circle moving left, take {i}" for i in range(batch)]
     tasks = tuple(Task(group.fingerprint(p, "", i), p, "", i) for i, p in enumerate(prompts))
     return RenderBatch(group, tasks)
+
+
+def _media(work: RenderBatch) -> tuple[TaskMedia, ...]:
+    """A black picture for each input without which the class cannot be called: what it shows costs no time."""
+    black = Image.new("RGB", (work.group.width, work.group.height))
+    return (TaskMedia((black,) * len(work.group.conditions)),) * len(work.tasks)

@@ -5,6 +5,7 @@
 | `WanVACEPipeline` | a control video, a mask beside it (white: made anew), reference images, one scale for all |
 | LTX's and LTX-2's `…ConditionPipeline` | images, each with its frame and strength; the camera's views are among them |
 | `WanImageToVideoPipeline` | `image` and `last_image` |
+| `CogVideoXFunControlPipeline` | `control_video`, one picture a frame |
 | `SanaWMPipeline` | `image`, and the camera as matrices: where it is, and its lens |
 | AnimateDiff's with a ControlNet, Hotshot-XL's | `conditioning_frames`, one a frame, and a scale; a `video` beside it |
 | `AnimateDiffSparseControlNetPipeline` | `conditioning_frames`, and which frames of the clip they are |
@@ -42,6 +43,7 @@ NEEDED = {
     "LTX2ConditionPipeline": frozenset({"conditions"}),
     "WanImageToVideoPipeline": frozenset({"image", "last_image"}),
     "SanaWMPipeline": frozenset({"image", "c2w", "intrinsics"}),
+    "CogVideoXFunControlPipeline": frozenset({"control_video"}),
 }
 
 
@@ -72,6 +74,14 @@ def told(group: Group, task: Task, media: TaskMedia) -> tuple[tuple[Condition, P
     return tuple(zip(group.conditions, media.inputs, strict=True))
 
 
+def _only(role: Role, group: Group, given: Given) -> list[Image.Image]:
+    """The one input of a class that cannot be called without it, a picture a frame. Raises MediaError."""
+    found = [media for one, media in given if one.role is role]
+    if not found:
+        raise MediaError(f"this model's call needs a {role}")
+    return as_video(found[0], group.frames)
+
+
 def check_weights(variant: Variant, mode: Mode, pipe: Any) -> None:
     """Refuse what the class carries and these weights do not. Raises VariantLoadError."""
     own = getattr(pipe, "vae_temporal_compression_ratio", variant.latent.temporal)
@@ -87,6 +97,13 @@ def check_weights(variant: Variant, mode: Mode, pipe: Any) -> None:
             f"variant {variant.name!r}: conditions: weights with expand_timesteps (Wan 2.2 5B) take no last_frame; "
             "available: first_frame"
         )
+    if type(pipe).__name__ == "CogVideoXFunControlPipeline":
+        sees, latents = pipe.transformer.config.in_channels, pipe.vae.config.latent_channels
+        if sees != 2 * latents:
+            raise VariantLoadError(
+                f"variant {variant.name!r}: its transformer takes {sees} channels; one that sees a control video takes "
+                f"{2 * latents}: its own latents and that video's"
+            )
 
 
 def _vace(group: Group, given: Given, path_guide: PathGuide) -> dict[str, Any]:
@@ -132,6 +149,10 @@ def _ltx2(group: Group, given: Given, temporal: int) -> dict[str, Any]:
 def _wan_image(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:  # noqa: ARG001
     names = {Role.FIRST_FRAME: "image", Role.LAST_FRAME: "last_image"}
     return {names[one.role]: media for one, media in given}
+
+
+def _cog_control(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
+    return {"control_video": _only(Role.STRUCTURE, group, given)}
 
 
 def _sana_world(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
@@ -180,6 +201,7 @@ _MAKERS: dict[str, Callable[[Group, Given, PathGuide], dict[str, Any]]] = {
     "LTXConditionPipeline": _ltx,
     "WanImageToVideoPipeline": _wan_image,
     "SanaWMPipeline": _sana_world,
+    "CogVideoXFunControlPipeline": _cog_control,
     "AnimateDiffControlNetPipeline": _controlled,
     "AnimateDiffVideoToVideoControlNetPipeline": _controlled,
     "AnimateDiffSparseControlNetPipeline": _sparse,

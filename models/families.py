@@ -37,7 +37,7 @@ _OURS = {
     "last_image", "mask", "reference_images", "conditioning_scale", "conditions", "frame_index",
     "c2w", "action", "intrinsics", "conditioning_frames", "controlnet_conditioning_scale", "controlnet_frame_indices",
     "ip_adapter_image", "ip_adapter_image_embeds",
-    "prompt_segments", "seed",
+    "prompt_segments", "seed", "control_video", "control_video_latents",
 }  # fmt: skip
 
 # Image pipelines that take a list of images, one a prompt, and were tested to give each prompt its own. The others
@@ -54,6 +54,8 @@ _NEVER_BATCHED = {
     "HunyuanVideo15ImageToVideoPipeline",
     # One list of frames for all prompts of a call.
     *classes_with(Part.CONTROLNET),
+    # Each task has a control video of its own, which is encoded in the call.
+    "CogVideoXFunControlPipeline",
     # Noise on what it continues from (`addnoise_condition`) is of torch's global generator.
     "SkyReelsV2DiffusionForcingPipeline",
 }

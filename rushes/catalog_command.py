@@ -63,6 +63,7 @@ def _told(variant: Variant) -> dict[str, Any]:
     return {
         **variant.model_dump(mode="json"),
         "inputs": roles,
+        "needed_inputs": {mode.value: [role.value for role in variant.needed(mode)] for mode in variant.modes},
         "motion": motion,
         "prompts": prompts,
         "longest_s": longest_s,
@@ -132,7 +133,11 @@ def _row(v: Variant) -> tuple[str, ...]:
     bits = (f"  {v.speed.quantization}",) if v.speed.quantization else ()
     names = "\n".join((v.name, *bits, *(f"  = {alias}" for alias in v.aliases)))
     text = ("text",) if Mode.TEXT_TO_VIDEO in v.modes else ()
-    roles = (role.value.removesuffix("_frame") + _kinds(v, role) for role in v.all_roles)
+    needed = {role for mode in v.modes for role in v.needed(mode)}
+    roles = (
+        ("with " if role in needed else "") + role.value.removesuffix("_frame") + _kinds(v, role)
+        for role in v.all_roles
+    )
     several = ("prompts",) if any(map(v.several_prompts, v.modes)) else ()
     sound = ("sound",) if any(map(v.makes_sound, v.modes)) else ()
     given = " ".join((*text, *several, *sound, *roles, *(steer.value for steer in v.all_steers)))

@@ -241,6 +241,11 @@ class Variant(_Frozen):
         """What inputs may be for, in `mode`; none where it does not render that."""
         return roles_of(self.pipeline_for(mode), mode, self.conditions, self.parts) if mode in self.modes else ()
 
+    def needed(self, mode: Mode) -> tuple[Role, ...]:
+        """The roles without which it renders nothing in `mode`, beside those that make a call one of that mode."""
+        needs = carried(self.pipeline_for(mode), mode).needs if mode in self.modes else frozenset()
+        return tuple(role for role in Role if role in needs)
+
     @property
     def parts(self) -> frozenset[Part]:
         """Which networks its entry names beside the weights."""

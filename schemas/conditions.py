@@ -47,7 +47,8 @@ class Carried:
     `usual`: what its weights can be expected to obey when the catalog does not say. `strengths`: roles that take one;
     the inputs of a clip whose roles are together in one of `one_strength` have the same. `adds`: roles of which each
     input makes the model see one more latent frame. `steers`: what of the motion it can be told, `usual_steers` without
-    the catalog's word. `by`: roles that are carried by a part which the entry names, and the part.
+    the catalog's word. `by`: roles that are carried by a part which the entry names, and the part. `needs`: roles
+    without which it cannot be called.
     """
 
     roles: frozenset[Role]
@@ -58,6 +59,7 @@ class Carried:
     steers: frozenset[Steer] = frozenset()
     usual_steers: frozenset[Steer] = frozenset()
     by: Mapping[Role, Part] = field(default_factory=dict)
+    needs: frozenset[Role] = frozenset()
 
     def with_parts(self, parts: frozenset[Part]) -> frozenset[Role]:
         """The roles that calls can be told when the entry names these parts."""
@@ -92,6 +94,10 @@ _SANA_WORLD = Carried(
     usual_steers=frozenset({Steer.CAMERA}),
 )
 
+_STRUCTURE = frozenset({Role.STRUCTURE})
+# Its call takes the clip's length from the control video: without one there is no call.
+_COG_CONTROL = Carried(roles=_STRUCTURE, usual=_STRUCTURE, needs=_STRUCTURE)
+
 
 def _animatediff(*controlled: Role, source: bool = False, styled: bool = True) -> Carried:
     """With a ControlNet for some roles, each of which has its strength apart from a style's; all `controlled` together
@@ -108,6 +114,7 @@ _BY_CLASS = {
     "AnimateDiffVideoToVideoControlNetPipeline": _animatediff(Role.STRUCTURE, source=True),
     "AnimateDiffSparseControlNetPipeline": _animatediff(*FRAMES),
     "HotshotControlNetPipeline": _animatediff(Role.STRUCTURE, styled=False),
+    "CogVideoXFunControlPipeline": _COG_CONTROL,
     "SanaWMPipeline": _SANA_WORLD,
     "WanVACEPipeline": _VACE,
     "LTXConditionPipeline": _LTX_CONDITION,

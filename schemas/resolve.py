@@ -135,6 +135,7 @@ def able_variants(
         for v in catalog.variants.values()
         if mode in v.modes
         and not any(misses(v, mode, one) for one in inputs)
+        and set(v.needed(mode)) <= {one.role for one in inputs}
         and set(needs) <= {*v.steers(mode), *v.roles(mode)}
         and (not several or v.several_prompts(mode))
         and (not sound or v.makes_sound(mode))
@@ -344,9 +345,10 @@ def _finish_steps(
 
 def _conditions(asked: _Asked, variant: Variant, frames: int, fps: float) -> tuple[tuple[Condition, ...], list[Issue]]:
     mode, inputs = asked.mode, asked.inputs
-    if not inputs or mode not in variant.modes:
+    if mode not in variant.modes:
         return (), []
-    issues = []
+    absent = [role for role in variant.needed(mode) if role not in {spec.role for spec in inputs}]
+    issues = [_absent(variant, role) for role in absent]
     for spec in inputs:
         why = misses(variant, mode, spec)
         if why is not None:
@@ -358,6 +360,14 @@ def _conditions(asked: _Asked, variant: Variant, frames: int, fps: float) -> tup
     pipeline, extractors = variant.pipeline_for(mode), asked.catalog.extractors
     conditions, wrong = resolved(inputs, pipeline, mode, frames, fps, variant.strength, extractors)
     return conditions, [Issue(i.path, f"{i.message} (on {variant.name})", i.code, i.choices) for i in wrong]
+
+
+def _absent(variant: Variant, role: Role) -> Issue:
+    kinds = variant.kinds(role)
+    of_kind = f" of kind {' or '.join(kinds)}" if kinds else ""
+    return Issue(
+        "inputs", f"{variant.name} renders over a {role}{of_kind}, and there is none", "missing", (role.value,)
+    )
 
 
 def _shape(settings: Settings, variant: Variant, mode: Mode | None, fps: float, *, any_size: bool = False) -> Shape:

@@ -23,6 +23,7 @@ BUILDERS: Mapping[str, Callable[[], Any]] = {
     "ltx": tiny_dit.ltx,
     "cogvideox": tiny_dit.cogvideox,
     "cogvideox-image": tiny_dit.cogvideox_image,
+    "cogvideox-control": tiny_dit.cogvideox_control,
     "animatediff": tiny_unet.animatediff,
     "svd": tiny_unet.svd,
     "mochi": tiny_dit.mochi,

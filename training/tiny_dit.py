@@ -169,6 +169,13 @@ def cogvideox(in_channels: int = 16) -> Any:
     )
 
 
+def cogvideox_control() -> Any:
+    """CogVideoX-Fun's control form: a control video's latents beside the noisy ones."""
+    from diffusers import CogVideoXFunControlPipeline
+
+    return CogVideoXFunControlPipeline(**cogvideox(in_channels=32).components)
+
+
 def cogvideox_image() -> Any:
     """CogVideoX-5b-I2V's form."""
     return cogvideox(in_channels=32)

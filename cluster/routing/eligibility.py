@@ -99,7 +99,10 @@ def _too_long(terms: Terms) -> str | None:
 
 def _unsupported(variant: Variant, terms: Terms) -> str | None:
     missing = [role.value for role in terms.roles if role not in variant.roles(terms.mode)]
-    return f"takes no {' and no '.join(missing)}" if missing else None
+    if missing:
+        return f"takes no {' and no '.join(missing)}"
+    absent = [role.value for role in variant.needed(terms.mode) if role not in terms.roles]
+    return f"needs a {' and a '.join(absent)}" if absent else None
 
 
 def _not_allowed(variant: Variant, terms: Terms) -> str | None:

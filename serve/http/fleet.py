@@ -193,7 +193,12 @@ def _input(variant: Variant, role: Role) -> dict[str, JsonValue]:
     shown = variant.kinds(role)
     # That a frame is a picture goes without saying.
     kinds: list[JsonValue] = [kind.value for kind in shown] if role is Role.STRUCTURE or shown != (Kind.RAW,) else []
-    return {"role": role.value, **({"kinds": kinds} if kinds else {})}
+    told: dict[str, JsonValue] = {"role": role.value}
+    if kinds:
+        told["kinds"] = kinds
+    if all(role in variant.needed(mode) for mode in variant.modes):
+        told["required"] = True
+    return told
 
 
 def _durations(rule: ShapeRule, fps: float) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from schemas.catalog import Catalog, Variant
 from schemas.errors import CatalogError, InvalidRequestError, Issue
 from schemas.inputs import Input, Kind, Role, inputs_of, read_input
 from schemas.request import Mode, Request
-from schemas.resolve import resolve
+from schemas.resolve import able_variants, resolve
 from schemas.task import Group
 from tests.pipelines.catalogs import TWO_VARIANTS, directed, parse_catalog
 
@@ -32,6 +32,7 @@ FIRST, LAST = {"role": "first_frame", "image": "a"}, {"role": "last_frame", "ima
 KEY = {"role": "keyframe", "image": "c", "at_s": 1.0}
 SOURCE, MASK = {"role": "source", "video": "v"}, {"role": "mask", "image": "m"}
 EDGES = {"role": "structure", "video": "e", "kind": "edges"}
+POSE = {"role": "structure", "video": "p", "kind": "pose"}
 REFERENCE, STYLE = {"role": "reference", "image": "r"}, {"role": "style", "image": "s"}
 
 WRONG: list[tuple[Any, str, str, str]] = [
@@ -400,6 +401,49 @@ def test_a_controlnet_is_part_of_the_variant_and_none_is_what_it_was() -> None:
     one, other = (drawn(DRAWN, f'controlnet = {{ source = "a/{name}", kind = "edges" }}') for name in "cd")
     assert one.digest != other.digest
     assert CATALOG["vace"].digest == "f2e9ad8ca0b81278"
+
+
+FUN = 'conditions = ["structure:pose", "structure:depth"]'
+
+
+def only_over_a_structure() -> Variant:
+    return drawn("CogVideoXFunControlPipeline", "", FUN).model_copy(update={"modes": (Mode.TEXT_TO_VIDEO,)})
+
+
+def test_a_class_that_cannot_be_called_without_a_structure_says_so_before_anything_is_rendered() -> None:
+    fun = only_over_a_structure()
+    assert fun.needed(Mode.TEXT_TO_VIDEO) == (Role.STRUCTURE,)
+    assert fun.needed(Mode.VIDEO_TO_VIDEO) == ()
+    assert resolved_on(fun, POSE).conditions[0].kind is Kind.POSE
+    with pytest.raises(InvalidRequestError) as caught:
+        resolved_on(fun)
+    (issue,) = caught.value.issues
+    assert (issue.path, issue.code, issue.choices) == ("inputs", "missing", ("structure",))
+    assert issue.message == "drawn renders over a structure of kind depth or pose, and there is none"
+    with pytest.raises(InvalidRequestError) as caught:
+        resolved_on(fun, EDGES)
+    assert "drawn takes no structure of kind edges, but of depth, pose; vace does" in caught.value.issues[0].message
+    with pytest.raises(InvalidRequestError) as caught:
+        resolved_on(fun, {**POSE, "strength": 0.5})
+    assert "CogVideoXFunControlPipeline takes no strength of a structure" in caught.value.issues[0].message
+
+
+def test_who_needs_a_structure_is_not_named_or_chosen_where_there_is_none() -> None:
+    fun = only_over_a_structure()
+    catalog = Catalog(variants={fun.name: fun, **CATALOG.variants})
+    request = Request.model_validate({"prompt": "x", "variant": "auto"})
+    group = resolve(request.settings, catalog, rank=lambda variant, group: float(variant.name != fun.name))
+    assert group.variant != fun.name
+    assert fun.name not in able_variants(catalog, Mode.TEXT_TO_VIDEO)
+    pose = Input.model_validate(POSE).spec("inputs.0")
+    assert fun.name in able_variants(catalog, Mode.TEXT_TO_VIDEO, (pose,))
+
+
+def test_what_a_control_video_is_and_of_which_kind_is_part_of_its_task() -> None:
+    fun = only_over_a_structure()
+    pose, depth = resolved_on(fun, POSE), resolved_on(fun, {**POSE, "kind": "depth"})
+    prints = [group.fingerprint("x", "", 0, media) for group in (pose, depth) for media in (("a",), ("b",))]
+    assert len(set(prints)) == 4
 
 
 EXTRACTORS = """

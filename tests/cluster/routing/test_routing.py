@@ -10,6 +10,7 @@ from cluster.routing.decision_trace import Filter, Reason
 from cluster.routing.router import choose, estimate_by_cost
 from cluster.routing.terms import PoolState, Preference, RoutingRequest, Terms
 from schemas.catalog import CostProfile, Latent, Needs, Variant
+from schemas.inputs import Role
 from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule
 
@@ -59,6 +60,17 @@ def test_the_first_choice_is_taken_when_nothing_speaks_against_it() -> None:
     choice = choose(RoutingRequest(NAMED), [pool(BIG, 100), pool(MID), pool(SMALL)], now_s=0)
     assert (choice.variant, choice.reason) == ("big", Reason.FIRST_CHOICE)
     assert choice.completion_s == pytest.approx(120, abs=0.01)
+
+
+def test_a_variant_that_needs_an_input_takes_no_task_without_it() -> None:
+    over = MID.model_copy(update={"pipeline": "CogVideoXFunControlPipeline"})
+    pools = [pool(BIG, healthy=False), pool(over), pool(SMALL)]
+    assert choose(RoutingRequest(NAMED), pools, now_s=0).variant == "small"
+    drawn = replace(NAMED, variant="mid", roles=(Role.STRUCTURE,))
+    assert choose(RoutingRequest(drawn), pools, now_s=0).variant == "mid"
+    story = choose(RoutingRequest(replace(NAMED, variant="mid")), pools, now_s=0).story
+    support = next(step for step in story.steps if step.filter is Filter.INPUT_SUPPORT)
+    assert support.dropped == (("mid", "needs a structure"),)
 
 
 def test_a_deadline_makes_it_fall_back_in_the_catalogs_order() -> None:
