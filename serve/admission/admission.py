@@ -31,7 +31,7 @@ from schemas.errors import InvalidRequestError, Issue
 from schemas.finish import finish_s
 from schemas.request import Mode, Request
 from schemas.task import Group
-from serve.admission.fits import Fits
+from serve.admission.fits import Fits, is_near
 from serve.admission.names import Names
 from serve.admission.offer import Decision, NoCapacityError, RefusedError
 from serve.config import ServeConfig
@@ -206,9 +206,10 @@ class Admission:
             raise RefusedError((Issue("max_credits", text, "price", (str(least),)),), found.choice)
         return Decision(request, constraints, groups[offer.variant], offer, found.choice)
 
-    def exact(self, request: Request) -> tuple[str, ...]:
-        """The served variants that have, or nearly have, the very shape that is asked for."""
-        return self._fits.exact(request)
+    def able(self, request: Request, clip_format: ClipFormat = ClipFormat.MP4) -> Mapping[str, bool]:
+        """The served variants that can render it, each with whether it has, or nearly has, the very shape."""
+        groups, _ = self._fits.of(request, clip_format)
+        return {name: is_near(request, group) for name, group in groups.items()}
 
     def _terms(
         self, request: Request, constraints: Constraints, mode: Mode, named: str | None, unable: tuple[str, ...]

@@ -39,11 +39,6 @@ class Fits:
             found = self._known[key] = self._fit(request, clip_format)
         return found
 
-    def exact(self, request: Request) -> tuple[str, ...]:
-        """The variants that have, or nearly have, the very shape that is asked for."""
-        groups, _ = self.of(request, ClipFormat.MP4)
-        return tuple(name for name, group in groups.items() if is_near(request, group))
-
     def _fit(self, request: Request, clip_format: ClipFormat) -> Fit:
         settings, inputs = request.settings, request.input_specs
         groups: dict[str, Group] = {}

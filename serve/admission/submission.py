@@ -18,6 +18,7 @@ from cluster.routing.terms import Preference
 from schemas.clip import ClipFormat
 from schemas.conditions import implied_mode
 from schemas.errors import InvalidRequestError, MediaError
+from schemas.finish import FinishStep
 from schemas.footage import FOOTAGE
 from schemas.inputs import Input, Role
 from schemas.loras import Lora
@@ -36,19 +37,12 @@ from serve.store.contract import ApiKey
 from serve.tasks import CREDITS_PER_USD, Constraints, NewTask
 from serve.webhooks import check_webhook_url
 from serve.wire.base import WireError, WireIssue, issue, validate, wire_issues
-from serve.wire.creates import (
-    GENERATE_NAMES,
-    WIRE_NAMES,
-    ContentModeration,
-    Creates,
-    GenerateVideo,
-    ImageToVideo,
-    Own,
-    TextToVideo,
-    VideoToVideo,
-)
+from serve.wire.creates import Creates, GenerateVideo, ImageToVideo, TextToVideo, VideoToVideo
+from serve.wire.field_names import GENERATE_NAMES, WIRE_NAMES
 from serve.wire.inputs import NamedInput, names_of
 from serve.wire.motion import camera_of, paths_of
+from serve.wire.own import Own
+from serve.wire.shot import ContentModeration, Shot
 from serve.wire.upscale import VideoUpscale
 
 Asks = TypeVar("Asks", bound=Own)
@@ -141,14 +135,28 @@ class Submission:
 
     def decide(self, context: Context, kind: str, batch_id: str | None = None) -> list[NewTask]:
         """As `consider`, as the tasks to store: one for each sample."""
-        decision = self.consider(context.admission)
+        return self.tasks(self.consider(context.admission), context, kind, batch_id=batch_id)
+
+    def tasks(
+        self,
+        decision: Decision,
+        context: Context,
+        kind: str,
+        *,
+        model: str | None = None,
+        batch_id: str | None = None,
+        router_id: str | None = None,
+    ) -> list[NewTask]:
+        """What was decided, as the tasks to store: one for each sample. `model`: as the client calls the variant,
+        where the request does not name it."""
         seed = secrets.randbits(32) if self.request.seed is None else self.request.seed
         return [
             decision.as_task(
                 key_id=self.key.id,
                 kind=kind,
-                model=self.request.variant,
+                model=model or self.request.variant,
                 batch_id=batch_id,
+                router_id=router_id,
                 webhook_url=self.webhook_url,
                 moderation=self.moderation,
                 bill_refused=context.config.moderation.bill_refused_input,
@@ -219,53 +227,73 @@ def _create_of(given: object) -> tuple[object, type[Creates]]:
         return fields, ImageToVideo
     inputs = fields.get("inputs")
     roles = [one.get("role") for one in inputs if isinstance(one, dict)] if isinstance(inputs, list) else []
+    roles += [Role.KEYFRAME] if fields.get("keyframes") else []
     return fields, _CREATES[implied_mode(Role(role) for role in roles if role in set(Role))]
 
 
 def _create(body: Creates, key: ApiKey) -> Submission:
-    media = body.named_inputs
-    mode = implied_mode(one.input.role for one in media)
-    names = {**WIRE_NAMES, **names_of(media)}
+    media, names = body.named_inputs, dict(WIRE_NAMES)
     if body.num_frames is not None:
         names["num_frames"] = "numFrames"
     if isinstance(body, VideoToVideo):
-        names |= {
-            f"inputs.{number}.strength": "strength" for number, one in enumerate(media) if one.path[0] != "inputs"
-        }
-    # `Creates` has the same limits as `Request`, so that this never refuses.
+        names |= {f"inputs.{number}.strength": "strength" for number, one in enumerate(media) if not one.is_own}
+    return _submission(body, body, key, media, names, variant=body.model, ratio=body.ratio)
+
+
+def _routed(body: GenerateVideo, key: ApiKey) -> Submission:
+    shot, names = body.input, dict(GENERATE_NAMES)
+    if shot.num_frames is not None:
+        names["num_frames"] = "input.numFrames"
+    media = tuple(one.within(("input",)) for one in shot.named_inputs)
+    asked = Routed(body.config_id, body.optimize_for, shot.resolution)
+    return replace(_submission(body, shot, key, media, names, ratio=shot.ratio), routed=asked)
+
+
+def _submission(
+    own: Own,
+    shot: Shot,
+    key: ApiKey,
+    media: tuple[NamedInput, ...],
+    names: Mapping[str, str],
+    *,
+    variant: str = "auto",
+    ratio: str | None,
+) -> Submission:
+    mode = implied_mode(one.input.role for one in media)
+    # `Shot` has the same limits as `Request`, so that this never refuses.
     request = Request(
         mode=mode,
-        variant=body.model,
-        ratio=body.ratio,
-        num_frames=body.num_frames,
-        duration_s=body.duration,
-        fps=body.fps,
-        num_inference_steps=body.num_inference_steps,
-        guidance_scale=body.guidance_scale,
-        scheduler=body.scheduler,
-        prompt=getattr(body, "prompt_text", None) or "",
-        prompts=body.timed_prompts,
-        negative_prompt=body.negative_prompt,
-        seed=body.seed,
+        variant=variant,
+        ratio=ratio,
+        num_frames=shot.num_frames,
+        duration_s=shot.duration,
+        fps=shot.fps,
+        num_inference_steps=shot.num_inference_steps,
+        guidance_scale=shot.guidance_scale,
+        scheduler=shot.scheduler,
+        prompt=shot.prompt_text or "",
+        prompts=shot.timed_prompts,
+        negative_prompt=shot.negative_prompt,
+        seed=shot.seed,
         inputs=tuple(one.input for one in media),
-        camera=camera_of(body.camera),
-        paths=paths_of(body.paths),
-        edit=body.edit,
-        priority=body.priority,
-        finish=tuple(one.step for one in body.finish),
-        samples=body.samples,
-        audio=body.audio,
-        loras=tuple(Lora(source=one.source, weight=one.weight) for one in body.loras),
+        camera=camera_of(shot.camera),
+        paths=paths_of(shot.paths),
+        edit=shot.edit,
+        priority=own.priority,
+        finish=tuple(one.step for one in shot.finish),
+        samples=shot.samples,
+        audio=shot.audio,
+        loras=tuple(Lora(source=one.source, weight=one.weight) for one in shot.loras),
     )
     return Submission(
         key,
         mode,
         request,
-        _constraints(body, body.content_moderation),
-        names,
-        clip_format=_FORMATS[body.output_format],
+        _constraints(own, shot.content_moderation),
+        {**names_of(media), **names},
+        clip_format=_FORMATS[shot.output_format],
         media=media,
-        webhook_url=body.webhook_url,
+        webhook_url=own.webhook_url,
     )
 
 
@@ -278,8 +306,11 @@ def footage_submission(body: VideoUpscale, key: ApiKey) -> Submission:
         "finish.0.upscale": "resolution",
         "finish.0.interpolate": "targetFramerate",
     }
+    for number in range(len(body.finish)):  # the first step is the model's own
+        names |= {f"finish.{number + 1}.{field}": f"finish.{number}.{field}" for field in FinishStep.model_fields}
+        names[f"finish.{number + 1}"] = f"finish.{number}"
     request = Request(mode=Mode.VIDEO_TO_VIDEO, variant=FOOTAGE, inputs=(named.input,), priority=body.priority)
-    limits = _constraints(body, None)
+    limits = _constraints(body, body.content_moderation)
     formats = _FORMATS[body.output_format]
     return Submission(
         key, request.mode or Mode.VIDEO_TO_VIDEO, request, limits, names, formats, (named,), body.webhook_url
@@ -290,34 +321,8 @@ def of_size(submission: Submission, body: VideoUpscale, shown: tuple[int, int, i
     """With the size, length and rate of its video, and what is to be done to it."""
     width, height, frames, fps = shown
     told = {"width": width, "height": height, "num_frames": frames, "fps": min(max(fps, MIN_FPS), MAX_FPS)}
-    update = {**told, "finish": (body.step(width, height),)}
+    update = {**told, "finish": (body.step(width, height), *(one.step for one in body.finish))}
     return replace(submission, request=submission.request.model_copy(update=update))
-
-
-def _routed(body: GenerateVideo, key: ApiKey) -> Submission:
-    given, media = body.input, body.input.named_inputs
-    mode = implied_mode(one.input.role for one in media)
-    request = Request(
-        mode=mode,
-        ratio=given.ratio,
-        duration_s=given.duration,
-        prompt=given.prompt_text or "",
-        negative_prompt=given.negative_prompt,
-        seed=given.seed,
-        inputs=tuple(one.input for one in media),
-        priority=body.priority,
-        audio=given.audio,
-    )
-    return Submission(
-        key,
-        mode,
-        request,
-        _constraints(body, given.content_moderation),
-        {**GENERATE_NAMES, **names_of(media)},
-        media=media,
-        webhook_url=body.webhook_url,
-        routed=Routed(body.config_id, body.optimize_for, given.resolution),
-    )
 
 
 def _constraints(body: Own, moderation: ContentModeration | None) -> Constraints:

@@ -9,20 +9,24 @@ from serve.wire.base import WireError, issue, wire_issues
 
 def with_prompts(given: object, templates: Templates) -> object:
     """`given` with `promptText` (and `negativePrompt`, where it has none) in place of `template` and `slots`, of the
-    body or of its `input`. Raises WireError with every issue, at the client's own fields."""
+    body or of its `input`, and the same of each of several prompts. Raises WireError with every issue, at the client's
+    own fields."""
     if not isinstance(given, dict):
         return given
-    if isinstance(given.get("prompts"), list):
-        given = _each_made(given, templates)
     if isinstance(given.get("input"), dict):
-        inside: dict[str, Any] = given["input"]
-        return {**given, "input": _made(inside, templates, ("input",))} if _names_one(inside) else given
-    return _made(given, templates, ()) if _names_one(given) else given
+        return {**given, "input": _filled(given["input"], templates, ("input",))}
+    return _filled(given, templates, ())
 
 
-def _each_made(given: dict[str, Any], templates: Templates) -> dict[str, Any]:
-    """The same of each of several prompts."""
-    prompts, negative, issues = templates.filled_each(given["prompts"])
+def _filled(given: dict[str, Any], templates: Templates, within: tuple[str, ...]) -> dict[str, Any]:
+    if isinstance(given.get("prompts"), list):
+        given = _each_made(given, templates, within)
+    return _made(given, templates, within) if _names_one(given) else given
+
+
+def _each_made(given: dict[str, Any], templates: Templates, within: tuple[str, ...]) -> dict[str, Any]:
+    """Each of several prompts."""
+    prompts, negative, issues = templates.filled_each(given["prompts"], ".".join((*within, "prompts")))
     if issues:
         raise WireError(wire_issues(issues))
     made = {**given, "prompts": prompts}

@@ -35,8 +35,8 @@ from serve.store.contract import ApiKey, Batch
 from serve.tasks import CREDITS_PER_USD, LIVE, Constraints, NewTask, StoredTask
 from serve.webhooks import check_webhook_url
 from serve.wire.base import Refusal, WireError, WireIssue, issue
-from serve.wire.creates import Own
 from serve.wire.instants import iso
+from serve.wire.own import Own
 from serve.wire.tasks import page, shown
 
 router = APIRouter(tags=["batches"])

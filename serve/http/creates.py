@@ -1,10 +1,10 @@
 """`/v1/text_to_video`, `/v1/image_to_video`, `/v1/video_to_video`: a task, durable before the answer leaves."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
+from pydantic import JsonValue
 from starlette.responses import Response
 
 from schemas.footage import FOOTAGE
@@ -17,7 +17,7 @@ from serve.store.contract import ApiKey, Batch, Idempotency, Submitted
 from serve.tasks import NewTask, StoredTask
 from serve.wire.base import WireError, issue
 from serve.wire.creates import Creates, ImageToVideo, TextToVideo, VideoToVideo
-from serve.wire.tasks import created
+from serve.wire.tasks import created, estimated_cost
 from serve.wire.upscale import VideoUpscale
 
 router = APIRouter(tags=["create"])
@@ -99,7 +99,7 @@ async def _upscale(request: Request, key: ApiKey) -> Response:
     shown = await context.intake.shown(submission.request.inputs[0].uri)
     submission = of_size(submission, body, shown)
     stored = await store(request, key, submission.decide(context, "video_upscale"))
-    return _answer(stored.tasks, stored.replayed)
+    return answer_of(stored.tasks, stored.replayed)
 
 
 async def _make(request: Request, key: ApiKey, model: type[Creates]) -> Response:
@@ -115,7 +115,7 @@ async def _create(request: Request, key: ApiKey, model: type[Creates]) -> Respon
         submission.consider(context.admission)  # what is refused anyway is not fetched first
         submission = await submission.with_media_taken(context.intake)
     stored = await store(request, key, submission.decide(context, submission.mode.value))
-    return _answer(stored.tasks, stored.replayed)
+    return answer_of(stored.tasks, stored.replayed)
 
 
 async def with_prompts_moderated(request: Request, submissions: Sequence[Submission]) -> list[Submission]:
@@ -130,23 +130,21 @@ async def with_prompts_moderated(request: Request, submissions: Sequence[Submiss
     return found
 
 
-def _answer(tasks: Sequence[StoredTask], is_replayed: bool) -> Response:
+def answer_of(tasks: Sequence[StoredTask], is_replayed: bool, **more: JsonValue) -> Response:
+    """What a client is told of the tasks that its request made, one for each sample."""
     task, *others = tasks
     body = created(task, task.offer.position)
     if others:
-        body["estimatedCost"] = {
-            "credits": sum(one.offer.credits for one in tasks),
-            "usd": math.fsum(one.offer.usd for one in tasks),
-        }
+        body["estimatedCost"] = estimated_cost(task.offer, len(tasks))
         body["samples"] = [{"id": one.id, "seed": one.seed} for one in tasks]
     headers = {"Idempotent-Replayed": "true"} if is_replayed else None
-    return json_answer(body, headers=headers)
+    return json_answer({**body, **more}, headers=headers)
 
 
 async def replayed(request: Request, key: ApiKey) -> Response | None:
     """The answer of then, where the client's Idempotency-Key was seen before: whatever may have changed since."""
     tasks = await replayed_tasks(request, key)
-    return _answer(tasks, True) if tasks else None
+    return answer_of(tasks, True) if tasks else None
 
 
 async def replayed_tasks(request: Request, key: ApiKey) -> tuple[StoredTask, ...]:

@@ -24,7 +24,7 @@ from schemas.errors import (
 )
 from serve.errors import AddressError, IdempotencyError, LimitError, StoreUnavailableError, UnauthorizedError
 from serve.wire.base import Path, WireError, WireIssue, closest, wire_issues
-from serve.wire.creates import WIRE_NAMES
+from serve.wire.field_names import WIRE_NAMES
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,11 @@ from prompts.diagnosis import asked_of, diagnose_all
 from schemas.catalog import Variant
 from serve.admission.admission import Admission
 from serve.admission.offer import Decision, NoCapacityError
-from serve.admission.submission import Submission, SubmissionRefusedError, submission_of
+from serve.admission.submission import Submission, SubmissionRefusedError
 from serve.context import Context
 from serve.http import generate
 from serve.http.routes import Caller, any_body, context_of, in_thread, json_answer, json_of
-from serve.wire.base import WireError
-from serve.wire.creates import GenerateVideo
+from serve.wire.base import WireError, client_path
 from serve.wire.instants import iso
 from serve.wire.tasks import estimated_cost, prompts_shown, rendered
 
@@ -57,11 +56,8 @@ _SCHEMA = any_body(
 @router.post("/v1/estimates", summary="Price, seconds and ETA of a create, and why", openapi_extra=_SCHEMA)
 async def estimate(request: Request, key: Caller) -> Response:
     # The media themselves are looked at when they are sent: whether there are any decides here.
-    given, context = await json_of(request), context_of(request)
-    if isinstance(given, dict) and "configId" in given:
-        submission = await generate.to_estimate(context, submission_of(given, context, key, GenerateVideo))
-    else:
-        submission = submission_of(given, context, key)
+    context = context_of(request)
+    submission = await generate.routed_submission(await json_of(request), context, key)
     return json_answer(await in_thread(_answer, context, submission))
 
 
@@ -93,7 +89,7 @@ def _findings(submission: Submission, decision: Decision, variant: Variant) -> l
     return [
         {
             "code": one.code,
-            "path": list(submission.names.get(one.field, one.field).split(".")),
+            "path": list(client_path(one.field, submission.names)),
             "message": one.message,
             "suggestion": one.suggestion,
         }

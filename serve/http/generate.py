@@ -2,6 +2,7 @@
 
 import math
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fastapi import APIRouter, Request
@@ -15,17 +16,17 @@ from schemas.errors import InvalidRequestError
 from serve.admission.offer import NoCapacityError
 from serve.admission.submission import Submission, SubmissionRefusedError, submission_of
 from serve.context import Context
-from serve.http.creates import replayed_tasks, store, with_prompts_moderated
+from serve.http.creates import answer_of, replayed_tasks, store, with_prompts_moderated
 from serve.http.errors import envelope
 from serve.http.refusals import refusals, refused
 from serve.http.routers import note_unknown
-from serve.http.routes import Caller, context_of, documented, in_thread, json_answer, json_of
+from serve.http.routes import Caller, context_of, documented, in_thread, json_of
 from serve.store.contract import ApiKey, RouterConfig, RouterDecision
 from serve.tasks import CREDITS_PER_USD, StoredTask
 from serve.wire.base import WireError, issue
 from serve.wire.creates import GenerateVideo
 from serve.wire.routers import PROVIDER, RouterSettings, log_entry, pipeline
-from serve.wire.tasks import created, estimated_cost
+from serve.wire.tasks import estimated_cost
 
 router = APIRouter(tags=["create"])
 
@@ -62,7 +63,7 @@ class _RouterCall:
     config: RouterConfig
     settings: RouterSettings
     allowed: tuple[str, ...] | None = None  # as the request called them
-    inexact: tuple[str, ...] = ()  # models that would change what is asked for, where others would not
+    passed_over: tuple[str, ...] = ()  # models that cannot render it, or would change its shape where others would not
 
     @property
     def resolution(self) -> str | None:
@@ -81,7 +82,7 @@ async def _generate(request: Request, key: ApiKey) -> Response:
         asked = await _router_call(context, submission_of(given, context, key, GenerateVideo))
         earlier = await replayed_tasks(request, key)
         if earlier:
-            return _answer(asked, earlier[0], replayed=True)
+            return _answer(asked, earlier, replayed=True)
         asked = _narrowed(context, asked)
         (submission,) = await with_prompts_moderated(request, [asked.submission])
         submission = await submission.with_media_taken(context.intake)
@@ -95,16 +96,14 @@ async def _generate(request: Request, key: ApiKey) -> Response:
     except (WireError, InvalidRequestError) as error:
         await _log_invalid(request, key, given, str(error))
         raise
-    task = decision.as_task(
-        key_id=key.id,
-        kind="generate",
+    tasks = submission.tasks(
+        decision,
+        context,
+        "generate",
         model=_named(context, asked, decision.offer.variant),
         router_id=asked.config.id,
-        webhook_url=submission.webhook_url,
-        moderation=submission.moderation,
-        bill_refused=context.config.moderation.bill_refused_input,
     )
-    stored = await store(request, key, [task])
+    stored = await store(request, key, tasks)
     kept = stored.tasks[0]
     busy, exhausted = _capacity(decision.choice)
     if not stored.replayed:
@@ -113,20 +112,20 @@ async def _generate(request: Request, key: ApiKey) -> Response:
             skipped=busy,
             all_exhausted=exhausted,
             capacity=asked.settings.on_capacity,
-            unable=asked.inexact,
+            unable=asked.passed_over,
         )
         entry = _entry(
             request,
             "routed",
             told=told,
             model=kept.model,
-            credits=decision.offer.credits,
+            credits=decision.offer.credits * len(stored.tasks),
             reason=decision.offer.sentence,
             reason_code=decision.offer.reason,
             task_id=kept.id,
         )
         await in_thread(context.store.routers.log, _decision(asked.config, context, entry))
-    return _answer(asked, kept, busy, exhausted, replayed=stored.replayed)
+    return _answer(asked, stored.tasks, busy, exhausted, replayed=stored.replayed)
 
 
 def _named(context: Context, asked: _RouterCall, variant: str) -> str:
@@ -139,17 +138,24 @@ def _named(context: Context, asked: _RouterCall, variant: str) -> str:
 
 
 def _answer(
-    asked: _RouterCall, task: StoredTask, busy: tuple[str, ...] = (), exhausted: bool = False, *, replayed: bool
+    asked: _RouterCall,
+    tasks: Sequence[StoredTask],
+    busy: tuple[str, ...] = (),
+    exhausted: bool = False,
+    *,
+    replayed: bool,
 ) -> Response:
-    answer = created(task, task.offer.position)
-    answer["routing"] = _routing(asked, task, busy, exhausted)
-    return json_answer(answer, headers={"Idempotent-Replayed": "true"} if replayed else None)
+    return answer_of(tasks, replayed, routing=_routing(asked, tasks, busy, exhausted))
 
 
-async def to_estimate(context: Context, submission: Submission) -> Submission:
-    """What `generate/video` would ask admission to decide. Raises WireError, also where there is no such router."""
+async def routed_submission(given: object, context: Context, key: ApiKey) -> Submission:
+    """Any body that asks for a clip, as its route would put it to admission. Raises WireError, also where there is no
+    such router."""
+    if not isinstance(given, dict) or "configId" not in given:
+        return submission_of(given, context, key)
     try:
-        return _narrowed(context, await _router_call(context, submission)).submission
+        asked = await _router_call(context, submission_of(given, context, key, GenerateVideo))
+        return _narrowed(context, asked).submission
     except _UnknownRouterError as error:
         raise WireError([issue("router_config_not_found", "configId", str(error))], str(error)) from error
 
@@ -178,19 +184,22 @@ def _narrowed(context: Context, asked: _RouterCall) -> _RouterCall:
             deny = (*deny, *ids)
         else:
             allow = ids if allow is None else tuple(name for name in ids if name in allow)
-    exact = [name for name in context.admission.exact(submission.request) if allow is None or name in allow]
-    inexact = tuple(name for name in context.admission.served.variants if name not in exact) if exact else ()
+    able = context.admission.able(submission.request, submission.clip_format)
+    exact = [name for name, is_near in able.items() if is_near and (allow is None or name in allow)]
+    taken = exact or able
+    passed_over = tuple(name for name in context.admission.served.variants if name not in taken) if taken else ()
+    # The cap is of each clip, the request's own limit of all its samples.
     cap_usd = math.inf if settings.video_cap is None else settings.video_cap / CREDITS_PER_USD
     constraints = own.model_copy(
         update={
             "allow": allow,
-            "deny": tuple(dict.fromkeys((*deny, *inexact))),
-            "max_usd": min(own.max_usd, cap_usd),
+            "deny": tuple(dict.fromkeys((*deny, *passed_over))),
+            "max_usd": min(own.max_usd, cap_usd * submission.request.samples),
             "skip_busy": own.skip_busy or settings.on_capacity,
         }
     )
     narrowed = replace(submission, constraints=constraints)
-    return replace(asked, submission=narrowed, allowed=own.allow, inexact=inexact)
+    return replace(asked, submission=narrowed, allowed=own.allow, passed_over=passed_over)
 
 
 async def _refuse(request: Request, asked: _RouterCall, error: SubmissionRefusedError | NoCapacityError) -> Response:
@@ -202,7 +211,7 @@ async def _refuse(request: Request, asked: _RouterCall, error: SubmissionRefused
         skipped=busy,
         all_exhausted=exhausted,
         capacity=asked.settings.on_capacity,
-        unable=asked.inexact,
+        unable=asked.passed_over,
     )
     down = isinstance(error, NoCapacityError)
     status = "error" if down else "no_eligible_model"
@@ -225,14 +234,17 @@ async def _log_invalid(request: Request, key: ApiKey, given: object, why: str) -
         await in_thread(context.store.routers.log, _decision(config, context, entry))
 
 
-def _routing(asked: _RouterCall, task: StoredTask, busy: tuple[str, ...], exhausted: bool) -> dict[str, JsonValue]:
-    group, settings = task.group, asked.settings
+def _routing(
+    asked: _RouterCall, tasks: Sequence[StoredTask], busy: tuple[str, ...], exhausted: bool
+) -> dict[str, JsonValue]:
+    task, settings = tasks[0], asked.settings
+    group = task.group
     ceiling = task.constraints.max_usd * CREDITS_PER_USD
     body: dict[str, JsonValue] = {
         "configId": asked.config.slug,
         "model": task.model,
         "provider": PROVIDER,
-        "estimatedCost": estimated_cost(task.offer),
+        "estimatedCost": estimated_cost(task.offer, len(tasks)),
         "resolvedInput": {
             "duration": round(group.frames / group.fps, 3),
             "ratio": f"{group.width}:{group.height}",

@@ -24,8 +24,8 @@ from schemas.config import read_config
 from schemas.inputs import Input
 from schemas.task import Group, Task
 from serve.admission.offer import Decision
-from serve.admission.submission import submission_of
 from serve.context import Context
+from serve.http.generate import routed_submission
 from serve.http.routes import Caller, any_body, context_of, in_thread, json_answer, json_of
 from serve.wire.tasks import rendered
 
@@ -35,7 +35,7 @@ LONGEST_SIDE = 384  # of what is shown: enough to see where things go
 _SIDE_STEP = 2  # video has colour for every second pixel
 
 _SCHEMA = any_body(
-    ("TextToVideo", "ImageToVideo", "VideoToVideo"),
+    ("TextToVideo", "ImageToVideo", "VideoToVideo", "GenerateVideo"),
     {
         "model": "directed",
         "promptText": "a red circle moving right",
@@ -49,7 +49,7 @@ _SCHEMA = any_body(
 @router.post("/v1/guides", summary="What a model would be shown of a create, as a video", openapi_extra=_SCHEMA)
 async def guide(request: Request, key: Caller) -> Response:
     context, studio = context_of(request), _studio_of(request)
-    submission = submission_of(await json_of(request), context, key)
+    submission = await routed_submission(await json_of(request), context, key)
     if submission.media:
         await in_thread(submission.consider, context.admission)  # what is refused anyway is not fetched first
         submission = await submission.with_media_taken(context.intake)

@@ -91,15 +91,20 @@ def wire_issues(issues: Sequence[Issue], names: Mapping[str, str] | None = None)
     names = names or {}
     found = []
     for one in issues:
-        parts = _in_client_s_names(one.path, names)
         suggestion = getattr(one, "suggestion", None)
         if suggestion is None and one.choices and one.code in _FIRST_IS_BEST:
             suggestion = one.choices[0]
-        path: Path = tuple(int(name) if name.isdigit() else name for part in parts for name in part.split("."))
+        path = client_path(one.path, names)
         found.append(
             WireIssue(code=one.code, path=path, message=one.message, choices=one.choices, suggestion=suggestion)
         )
     return found
+
+
+def client_path(path: str, names: Mapping[str, str]) -> Path:
+    """One of our paths, as the client has it."""
+    parts = _in_client_s_names(path, names)
+    return tuple(int(name) if name.isdigit() else name for part in parts for name in part.split("."))
 
 
 def _in_client_s_names(path: str, names: Mapping[str, str]) -> list[str]:

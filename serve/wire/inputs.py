@@ -40,6 +40,15 @@ class NamedInput:
         made = Input(role=role, **{medium: uri}, **more)
         return cls(made, path, (*path, uri_at) if uri_at else path, (*path, role_at) if role_at else path)
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it stands in `inputs`, in our words."""
+        return self.path[-2:-1] == ("inputs",)
+
+    def within(self, path: Path) -> "NamedInput":
+        """The same, where all of it stands in an object at `path`."""
+        return NamedInput(self.input, (*path, *self.path), (*path, *self.media_path), (*path, *self.role_path))
+
 
 def names_of(inputs: Sequence[NamedInput]) -> dict[str, str]:
     """Where the body has what our issues call `inputs.0`, `inputs.0.role` …"""
@@ -48,7 +57,7 @@ def names_of(inputs: Sequence[NamedInput]) -> dict[str, str]:
         own, theirs = f"inputs.{number}", ".".join(map(str, named.path))
         names[own] = theirs
         names[f"{own}.role"] = ".".join(map(str, named.role_path))
-        if named.path[0] == "inputs":
+        if named.is_own:
             names |= {f"{own}.{field}": f"{theirs}.{_CLIENT_S.get(field, field)}" for field in Input.model_fields}
     return names
 
@@ -187,6 +196,6 @@ class GenerateReference(Wire):
         return NamedInput.of(Role.SOURCE, self.uri, path, role_at="role", uri_at="uri")
 
 
-def all_named(field: str, entries: Sequence[Any], within: Path = ()) -> list[NamedInput]:
+def all_named(field: str, entries: Sequence[Any]) -> list[NamedInput]:
     """The inputs of a list of the body."""
-    return [entry.named((*within, field, number)) for number, entry in enumerate(entries)]
+    return [entry.named((field, number)) for number, entry in enumerate(entries)]

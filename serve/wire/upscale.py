@@ -4,15 +4,19 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.finish import FinishStep
+from schemas.finish import MAX_STEPS, FinishStep
 from schemas.inputs import Role
 from serve.wire.base import Refusal
-from serve.wire.creates import Format, Own
+from serve.wire.creates import GenerateInput, ImageToVideo, VideoToVideo
+from serve.wire.finish import OwnStep
 from serve.wire.inputs import Media, NamedInput
+from serve.wire.own import Own
+from serve.wire.shot import ContentModeration, Format
 
 UPSCALER, FRAME_RATE = "magnific_video_upscaler_creative", "enhance_frame_rate"
 # Runway's lines: of the shorter side.
 LINES = {"720p": 720, "1k": 1080, "2k": 1440, "4k": 2160}
+_RENDERED = "the video is not rendered anew; say it to video_to_video"
 _INVENTED = "nothing is invented here: the video is only enlarged"
 _RATES = {"23_98": 23.976, "29_97": 29.97, "59_94": 59.94}
 
@@ -21,6 +25,11 @@ class VideoUpscale(Own):
     """A video that is made larger, or smoother."""
 
     unsupported: ClassVar[dict[str, str]] = {
+        **{
+            str(field.alias): _RENDERED
+            for body in (ImageToVideo, VideoToVideo, GenerateInput)
+            for field in body.model_fields.values()
+        },
         "creativity": _INVENTED,
         "flavor": _INVENTED,
         "sharpen": _INVENTED,
@@ -35,6 +44,10 @@ class VideoUpscale(Own):
         default=None, description="of enhance_frame_rate"
     )
     output_format: Format = "mp4"
+    content_moderation: ContentModeration | None = None
+    finish: tuple[OwnStep, ...] = Field(
+        default=(), max_length=MAX_STEPS - 1, description="what is done to the clip after that, in this order"
+    )
 
     @model_validator(mode="after")
     def _of_its_model(self) -> "VideoUpscale":

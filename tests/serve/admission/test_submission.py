@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from prompts.templates import read_templates
 from schemas.catalog import Catalog, load_catalog
 from schemas.chunks import Chunks
 from schemas.inputs import Input, Role
@@ -18,9 +19,12 @@ from serve.context import Context
 from serve.dispatch.jobs import as_rendered
 from serve.store.contract import ApiKey
 from serve.tasks import StoredTask
-from serve.wire.base import WireError
-from serve.wire.creates import GenerateVideo, ImageToVideo, TextToVideo, VideoToVideo
+from serve.wire.base import Wire, WireError
+from serve.wire.creates import GenerateInput, GenerateVideo, ImageToVideo, TextToVideo, VideoToVideo
+from serve.wire.own import Own
+from serve.wire.shot import Shot
 from serve.wire.tasks import prompts_shown
+from serve.wire.upscale import VideoUpscale
 from tests.serve.http.endpoint import CATALOG, KeptIntake, stored
 
 NOW = 1_000_000.0
@@ -66,6 +70,124 @@ def test_a_create_and_a_router_s_body_ask_for_the_same_clip(context: Context) ->
     assert (routed.mode, routed.request, routed.constraints) == (create.mode, create.request, create.constraints)
     assert [one.media_path for one in create.media] == [("promptImage",)]
     assert [one.media_path for one in routed.media] == [("input", "referenceImages", 0, "uri")]
+
+
+# Every field that the creates share, with something to say in it.
+SHOT: dict[str, Any] = {
+    "promptText": "a red circle",
+    "prompts": [{"fromSeconds": 0, "text": "a red circle"}, {"fromSeconds": 1, "text": "a blue square"}],
+    "negativePrompt": "rain",
+    "duration": 2,
+    "numFrames": 17,
+    "fps": 12,
+    "seed": 7,
+    "outputFormat": "webm",
+    "audio": False,
+    "contentModeration": {"publicFigureThreshold": "low"},
+    "numInferenceSteps": 4,
+    "guidanceScale": 2.5,
+    "scheduler": "EulerDiscreteScheduler",
+    "keyframes": [{"at": 0.5, "uri": "https://example.com/a.png"}],
+    "inputs": [{"role": "first_frame", "image": "https://example.com/a.png"}],
+    "camera": [{"atSeconds": 1, "pan": 10}],
+    "paths": [{"label": "it", "point": [0.1, 0.1], "keys": [{"atSeconds": 1, "x": 0.9, "y": 0.5}]}],
+    "edit": {"speed": 2},
+    "finish": [{"upscale": 2}],
+    "loras": [{"source": "owner/ink", "weight": 0.5}],
+    "samples": 3,
+    "template": "motion",
+    "slots": {"subject": "a red circle", "direction": "left"},
+}
+CREATES: tuple[type[Wire], ...] = (TextToVideo, ImageToVideo, VideoToVideo, GenerateInput, VideoUpscale)
+
+
+def test_what_the_creates_share_is_all_tried_here() -> None:
+    assert set(SHOT) == {field.alias for field in Shot.model_fields.values()}
+
+
+@pytest.mark.parametrize("field", sorted(set(SHOT) - {"slots"}))
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (ImageToVideo, {"promptImage": "https://example.com/first.png"}),
+        (VideoToVideo, {"videoUri": "https://example.com/clip.mp4"}),
+        (GenerateVideo, {}),
+    ],
+)
+def test_what_one_create_heeds_they_all_do(context: Context, field: str, path: Body, more: dict[str, Any]) -> None:
+    context = replace(context, templates=read_templates())
+    said = {field: SHOT[field], **({"slots": SHOT["slots"]} if field == "template" else {})}
+    if field not in ("template", "prompts", "promptText"):
+        said["promptText"] = "x"
+    by_text = submission_of({"model": "auto", **said}, context, KEY, TextToVideo)
+    body = {"configId": "any", "input": said} if path is GenerateVideo else {"model": "auto", **said, **more}
+    other = submission_of(body, context, KEY, path)
+    own, theirs = by_text.request.model_dump(), other.request.model_dump()
+    beside = {"mode", "inputs"} if more else set()
+    assert {name: own[name] for name in own if name not in beside} == {
+        name: theirs[name] for name in theirs if name not in beside
+    }
+    assert set(by_text.request.inputs) <= set(other.request.inputs)
+    assert (by_text.clip_format, by_text.constraints) == (other.clip_format, other.constraints)
+    plain = submission_of({"model": "auto", "promptText": "x"}, context, KEY, TextToVideo)
+    assert field == "audio" or (plain.request, plain.clip_format, plain.constraints) != (
+        by_text.request,
+        by_text.clip_format,
+        by_text.constraints,
+    )
+
+
+@pytest.mark.parametrize("body", CREATES)
+def test_no_create_lacks_a_field_of_another_without_saying_what_to_say_instead(body: type[Wire]) -> None:
+    fields = {str(field.alias) for other in (*CREATES, Own) for field in other.model_fields.values()}
+    own = {str(field.alias) for field in body.model_fields.values()}
+    assert fields - own <= set(getattr(body, "unsupported", {}))
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({"camera": [{"atSeconds": -1}]}, ("input", "camera", 0, "atSeconds")),
+        ({"numFrames": 17, "duration": 2}, ("input", "numFrames")),
+        ({"prompts": [{"fromSeconds": 1, "text": "x"}]}, ("input", "prompts", 0, "fromSeconds")),
+        ({"finish": [{"upscale": 0.5}]}, ("input", "finish", 0)),
+        ({"prompts": [{"fromSeconds": 0, "template": "nobody"}]}, ("input", "prompts", 0, "template")),
+        ({"inputs": [{"role": "mask"}]}, ("input", "inputs", 0)),
+        ({"ratio": "16:9"}, ("input", "ratio")),
+        ({"priority": 3}, ("input", "priority")),
+    ],
+)
+def test_what_is_wrong_in_a_router_s_input_is_told_where_it_stands(
+    context: Context, given: dict[str, Any], path: tuple[str | int, ...]
+) -> None:
+    context = replace(context, templates=read_templates())
+    body = {"configId": "any", "input": {"promptText": "x", **given}}
+    assert path in [found for _, found in refused(context, body, GenerateVideo)]
+
+
+def test_what_belongs_into_a_router_s_input_is_not_taken_beside_it(context: Context) -> None:
+    body = {"configId": "any", "input": {"promptText": "x"}, "samples": 2, "camera": []}
+    assert refused(context, body, GenerateVideo) == [("unsupported", ("samples",)), ("unsupported", ("camera",))]
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({"edit": {"speed": 2}}, ("input", "edit")),
+        ({"camera": [{"atSeconds": 1, "pan": 10}]}, ("input", "camera")),
+        ({"audio": True}, ("input", "audio")),
+        ({"finish": [{"upscale": 2, "by": "nobody"}]}, ("input", "finish", 0, "by")),
+        ({"loras": [{"source": "owner/else"}]}, ("input", "loras", 0, "source")),
+        ({"inputs": [{"role": "mask", "image": "https://example.com/a.png"}]}, ("input", "inputs", 0, "role")),
+    ],
+)
+def test_what_would_have_no_effect_is_refused_of_a_router_too(
+    context: Context, given: dict[str, Any], path: tuple[str | int, ...]
+) -> None:
+    body = {"configId": "any", "input": {"promptText": "x", **given}}
+    with pytest.raises(WireError) as caught:
+        submission_of(body, context, KEY, GenerateVideo).consider(context.admission)
+    assert path in [one.path for one in caught.value.issues]
 
 
 def test_the_field_that_named_the_media_is_the_field_that_is_refused(context: Context) -> None:

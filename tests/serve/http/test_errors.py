@@ -42,7 +42,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, list[str | int], str, str | None]]
     ("text_to_video", {**TEXT, "outputFormat": "mp5"}, "literal_error", ["outputFormat"], "webm", "mp4"),
     ("text_to_video", {**TEXT, "optimizeFor": "costs"}, "enum", ["optimizeFor"], "latency", "cost"),
     ("text_to_video", {**TEXT, "audio": True, "model": "shapes"}, "not_taken", ["audio"], "sound", None),
-    ("text_to_video", {**TEXT, "keyframes": []}, "unsupported", ["keyframes"], "not available", None),
+    ("text_to_video", {**TEXT, "promptImage": "x"}, "unsupported", ["promptImage"], "not available", None),
     ("text_to_video", {**TEXT, "priority": 101}, "less_than_equal", ["priority"], "100", None),
     ("text_to_video", {**TEXT, "deadline": -5}, "too_small", ["deadline"], "to come", None),
     ("text_to_video", {**TEXT, "deadline": "tomorrow"}, "invalid_format", ["deadline"], "2030-01-31", None),

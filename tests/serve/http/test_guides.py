@@ -74,6 +74,11 @@ def test_a_path_is_drawn_as_a_dot_that_moves(http: httpx.Client) -> None:
     bright = [np.nonzero(frame.max(axis=(0, 2)) > 128)[0] for frame in (shown[0], shown[-1])]
     assert bright[0].mean() == pytest.approx(0.2 * WIDTH, abs=4)
     assert bright[1].mean() == pytest.approx(0.8 * WIDTH, abs=6)
+    models = {"mode": "allowlist_only", "ids": ["directed"]}
+    http.post("/v1/routers", json={"slug": "any", "settings": {"models": models}})
+    given = {"promptText": "a red square", "aspectRatio": "1:1", "duration": 2, "paths": [path]}
+    routed, _ = drawn(http.post("/v1/guides", json={"configId": "any", "input": given}))
+    np.testing.assert_array_equal(routed, shown)
 
 
 def test_large_shots_are_drawn_small_and_in_their_proportion(http: httpx.Client, served: Endpoint) -> None:

@@ -121,6 +121,61 @@ def test_a_router_goes_by_what_is_put_in(served: Endpoint, client: RunwayML) -> 
     )
 
 
+CAMERA = [{"atSeconds": 1.0, "pan": 10}]
+
+
+def test_a_router_heeds_what_the_creates_do(served: Endpoint, client: RunwayML) -> None:
+    """Runway's client passes on what stands in `input`, whatever it is called."""
+    client.routers.create(slug="own", settings={"optimize_for": "cost"})
+
+    def routed(**fields: Any) -> Any:
+        given: Any = {"prompt_text": "x", "duration": 2, **fields}
+        return client.generate.video.create(config_id="own", input=given)
+
+    plain, moved = routed(), routed(camera=CAMERA, reference_images=[{"role": "first", "uri": A}])
+    assert (plain.routing.model, moved.routing.model) == ("small", "vace")
+    task = served.store.tasks.get(moved.id)
+    assert task is not None
+    assert [(key.at_s, key.pan) for key in task.group.camera] == [(0.0, 0.0), (1.0, 10.0)]
+    three = routed(samples=3, finish=[{"upscale": 2}, {"interpolate": 16}], outputFormat="webm")
+    tasks = [served.store.tasks.get(one["id"]) for one in three.samples]
+    assert [task.group.clip_fps for task in tasks if task] == [16.0] * 3
+    assert {task.group.clip_format for task in tasks if task} == {"webm"}
+    assert len({task.seed for task in tasks if task}) == 3
+    assert three.routing.estimated_cost.credits == three.estimatedCost["credits"] > 0
+
+
+def test_a_router_s_log_says_who_cannot_follow(served: Endpoint, client: RunwayML) -> None:
+    models: Any = {"mode": "allowlist_only", "ids": ["small", "ends"]}
+    router = client.routers.create(slug="unable", settings={"models": models})
+    given: Any = {"prompt_text": "x", "camera": CAMERA, "reference_images": [{"role": "first", "uri": A}]}
+    with pytest.raises(BadRequestError) as caught:
+        client.generate.video.create(config_id=router.slug, input=given)
+    body: Any = caught.value.body
+    assert body["emptiedBy"] == ["allow_deny"]
+    (entry,) = client.routers.list_requests(router.id, limit=1)
+    capability: Any = entry.pipeline[0]
+    assert set(capability.models).isdisjoint({"small", "ends"})
+    client.routers.update(router.id, settings={"models": {"mode": "allowlist_only", "ids": ["small", "vace"]}})
+    assert client.generate.video.create(config_id=router.slug, input=given).routing.model == "vace"
+
+
+def test_a_router_s_cap_is_of_each_sample_and_a_request_s_own_of_all(client: RunwayML, http: httpx.Client) -> None:
+    router = client.routers.create(slug="samples")
+    given: Any = {"promptText": "x", "duration": 2, "numInferenceSteps": 1000}
+    one = int(client.generate.video.create(config_id="samples", input=given).routing.estimated_cost.credits)
+    assert one > 1, "so that three cost more than the cap of one"
+    client.routers.update(router.id, settings={"max_credits_per_generation": {"video": one}})
+    three = {**given, "samples": 3}
+    made = client.generate.video.create(config_id="samples", input=three)
+    assert made.routing.estimated_cost.credits == 3 * one
+    limited = {"configId": "samples", "input": three, "maxCredits": 3 * one}
+    said = http.post("/v1/estimates", json=limited).json()
+    assert said["estimatedCost"]["credits"] == 3 * one
+    two = 200 * said["estimatedCost"]["usd"] / 3
+    assert http.post("/v1/generate/video", json={**limited, "maxCredits": two}).status_code == 400
+
+
 def test_our_own_inputs_say_what_runway_s_fields_cannot(served: Endpoint, http: httpx.Client) -> None:
     body = {
         "model": "vace",

@@ -65,6 +65,7 @@ SMOOTH: dict[str, Any] = {"model": "enhance_frame_rate", "video_uri": CLIP, "tar
         (UPSCALE, (2160, 1440), FRAMES, 8.0),
         (SMOOTH, (WIDTH, HEIGHT), 3 * FRAMES, 24.0),
         ({**SMOOTH, "target_framerate": "29_97"}, (WIDTH, HEIGHT), 45, 29.97),
+        ({**SMOOTH, "extra_body": {"finish": [{"upscale": 2}]}}, (2 * WIDTH, 2 * HEIGHT), 3 * FRAMES, 24.0),
     ],
 )
 def test_the_task_is_the_video_and_what_is_done_to_it(
@@ -107,6 +108,9 @@ def test_the_clip_is_the_video_itself_larger(served: Endpoint, client: RunwayML,
         ({**UPSCALE, "resolution": "8k"}, "resolution"),
         ({**UPSCALE, "extra_body": {"targetFramerate": "24"}}, "targetFramerate"),
         ({**UPSCALE, "model": "gen4"}, "model"),
+        ({**UPSCALE, "extra_body": {"camera": [{"atSeconds": 1, "pan": 3}]}}, "not rendered anew"),
+        ({**UPSCALE, "extra_body": {"samples": 2}}, "not rendered anew"),
+        ({**UPSCALE, "extra_body": {"finish": [{"interpolate": 4}]}}, "finish.*0.*interpolate"),
     ],
 )
 def test_what_has_no_effect_is_refused(client: RunwayML, asked: dict[str, Any], told: str) -> None:

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field
 from pydantic_core import to_json
 
 from serve.wire.base import Refusal, Wire, WireError, closest, read
-from serve.wire.creates import TextToVideo, utf16_units
+from serve.wire.creates import TextToVideo
+from serve.wire.shot import utf16_units
 
 
 def no_seven(value: int) -> int:
