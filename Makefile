@@ -26,7 +26,7 @@ gallery: env  ## one clip a capability on the models that ship, and a sheet to l
 	@echo "open out/gallery/clips/contact-sheet.png"
 
 test: env  ## everything, in two processes (tests/parts.py)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --durations=25 --durations-min=5
 
 test-fast: env  ## the fast set
 	$(BIN)/python -m pytest -n 2 -m "not slow"

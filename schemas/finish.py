@@ -108,7 +108,7 @@ class FinishStep(_Frozen):
     def _number_in_text(cls, value: Any) -> Any:
         if isinstance(value, str):
             try:
-                return float(value)
+                return float(value.removesuffix("x"))  # "2x" as well as "2"
             except ValueError:
                 return value
         return value
@@ -121,9 +121,11 @@ class FinishStep(_Frozen):
         if self.size is not None and self.fit is None:
             raise ValueError(f"{told[0]} takes no size: that is of fit")
         if self.size is not None:
-            _pixels(self.size, "size")
+            _pixels(self.size, "size: {!r} is no size in pixels; write '1280:720'")
         if isinstance(self.upscale, str) and self.upscale not in LINES:
-            _pixels(self.upscale, "upscale")
+            _pixels(
+                self.upscale, f"upscale: {{!r}} is no factor and no size; available: 2, 1280:720, {', '.join(LINES)}"
+            )
         if isinstance(self.upscale, float) and not 1 < self.upscale <= MAX_FACTOR:
             raise ValueError(f"upscale: a factor is above 1 and at most {MAX_FACTOR:g} (got {self.upscale:g})")
         return self
@@ -210,7 +212,7 @@ def resolved_finish(
                 continue
             width, height = size
         else:
-            target = _pixels(step.size, "size") if step.size is not None else asked
+            target = _pixels(step.size) if step.size is not None else asked
             if target is None:
                 text = "to which size? give it here, or the request's own in pixels"
                 issues.append(Issue(f"{path}.size", text, "missing", ("1280:720",)))
@@ -270,10 +272,11 @@ def read_steps(value: Any, path: str = "finish") -> tuple[tuple[FinishStep, ...]
     return tuple(steps), tuple(issues)
 
 
-def _pixels(text: str, name: str) -> tuple[int, int]:
+def _pixels(text: str, otherwise: str = "") -> tuple[int, int]:
+    """(Width, height) of '1280:720'. Raises ValueError with `otherwise`, in which the text is put."""
     found = _SIZE.fullmatch(text)
     if found is None or min(int(found[1]), int(found[2])) < _LEAST_SIDE:
-        raise ValueError(f"{name}: {text[:40]!r} is no size in pixels; write '1280:720'")
+        raise ValueError(otherwise.format(text[:40]))
     return int(found[1]), int(found[2])
 
 
@@ -284,7 +287,7 @@ def _larger(wanted: float | str, width: int, height: int) -> tuple[int, int] | s
         scale = lines / min(width, height)
         size = (_even(width * scale), lines) if width >= height else (lines, _even(height * scale))
     elif isinstance(wanted, str):
-        size = _pixels(wanted, "upscale")
+        size = _pixels(wanted)
         if abs(math.log(size[0] / size[1] * height / width)) > _SAME_PROPORTION:
             return f"{size[0]}x{size[1]} is of another proportion than {width}x{height}: upscale, then fit"
     else:

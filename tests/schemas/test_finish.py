@@ -66,7 +66,9 @@ def test_more_frames_a_second_last_as_long() -> None:
         ({"upscale": "32:32"}, "finish.0.upscale: 32x32 is of another proportion than 64x48: upscale, then fit; "
          "available: 128:96"),
         ({"upscale": "64:48"}, "finish.0.upscale: 64x48 is not larger than 64x48; available: 128:96"),
-        ({"upscale": "big"}, "finish.0: upscale: 'big' is no size in pixels; write '1280:720'"),
+        ({"upscale": "big"}, "finish.0: upscale: 'big' is no factor and no size; "
+         "available: 2, 1280:720, 480p, 720p, 1080p, 4k"),
+        ({"upscale": "9x"}, "finish.0: upscale: a factor is above 1 and at most 8 (got 9)"),
         ({"fit": "squash", "size": "64:64"}, "finish.0.fit: unknown fit 'squash'; available: pad, crop, stretch"),
         ({"fit": "pad", "size": "16:9"}, "finish.0: size: '16:9' is no size in pixels; write '1280:720'"),
         ({"fit": "pad"}, "finish.0.size: to which size? give it here, or the request's own in pixels; "
