@@ -4,8 +4,8 @@
 | --- | --- |
 | `WanVACEPipeline` | a control video, a mask beside it (white: made anew), reference images, one scale for all |
 | LTX's and LTX-2's `…ConditionPipeline` | images, each with its frame and strength; the camera's views are among them |
-| `WanImageToVideoPipeline` | `image` and `last_image` |
 | `CogVideoXFunControlPipeline` | `control_video`, one picture a frame |
+| `WanImageToVideoPipeline`, `HunyuanVideoFramepackPipeline` | `image` and `last_image` |
 | `SanaWMPipeline` | `image`, and the camera as matrices: where it is, and its lens |
 | AnimateDiff's with a ControlNet, Hotshot-XL's | `conditioning_frames`, one a frame, and a scale; a `video` beside it |
 | `AnimateDiffSparseControlNetPipeline` | `conditioning_frames`, and which frames of the clip they are |
@@ -42,6 +42,7 @@ NEEDED = {
     "LTXConditionPipeline": frozenset({"conditions"}),
     "LTX2ConditionPipeline": frozenset({"conditions"}),
     "WanImageToVideoPipeline": frozenset({"image", "last_image"}),
+    "HunyuanVideoFramepackPipeline": frozenset({"image", "last_image"}),
     "SanaWMPipeline": frozenset({"image", "c2w", "intrinsics"}),
     "CogVideoXFunControlPipeline": frozenset({"control_video"}),
 }
@@ -146,7 +147,7 @@ def _ltx2(group: Group, given: Given, temporal: int) -> dict[str, Any]:
     return {"conditions": placed} if placed else {}
 
 
-def _wan_image(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:  # noqa: ARG001
+def _first_and_last(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:  # noqa: ARG001
     names = {Role.FIRST_FRAME: "image", Role.LAST_FRAME: "last_image"}
     return {names[one.role]: media for one, media in given}
 
@@ -199,7 +200,8 @@ def _black(group: Group) -> Image.Image:
 _MAKERS: dict[str, Callable[[Group, Given, PathGuide], dict[str, Any]]] = {
     "WanVACEPipeline": _vace,
     "LTXConditionPipeline": _ltx,
-    "WanImageToVideoPipeline": _wan_image,
+    "WanImageToVideoPipeline": _first_and_last,
+    "HunyuanVideoFramepackPipeline": _first_and_last,
     "SanaWMPipeline": _sana_world,
     "CogVideoXFunControlPipeline": _cog_control,
     "AnimateDiffControlNetPipeline": _controlled,

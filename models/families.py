@@ -19,7 +19,7 @@ from schemas.errors import VariantLoadError
 from schemas.inputs import FRAMES as FRAME_ROLES
 from schemas.parts import Part
 from schemas.request import Mode
-from schemas.sliding import prompt_of_each_window, slide_of
+from schemas.sliding import prompt_of_each_window, slide_of, told_frames
 from schemas.task import Group, RenderBatch, Task
 
 # Parameter names for one thing, the preferred first.
@@ -190,7 +190,7 @@ def arguments(
     _put(out, form, "generator", list(generators))
     _put(out, form, "output_type", "pt")
     if form.frames is not None:
-        out[form.frames] = group.frames
+        out[form.frames] = told_frames(form.pipeline, out, group.frames, variant.latent.temporal)
     if form.guidance is not None:
         out[form.guidance] = group.guidance
     if form.guidance == "max_guidance_scale":

@@ -23,7 +23,7 @@ from schemas.parts import ControlNet, IpAdapter, Part
 from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule
 from schemas.sharding import why_not_split
-from schemas.sliding import SEVERAL_PROMPTS, slide_issue
+from schemas.sliding import FRAMEPACK, SEVERAL_PROMPTS, slide_issue, whole_lengths
 from schemas.sound import SOUNDING
 
 _E = TypeVar("_E", Finisher, Extractor)
@@ -336,6 +336,12 @@ class Variant(_Frozen):
             if colon and (role != Role.STRUCTURE or kind not in set(Kind)):
                 kinds = ", ".join(f"structure:{one}" for one in Kind)
                 raise ValueError(f"conditions: {said!r} is no kind of structure; available: {kinds}")
+            by_sections = FRAMEPACK in {self.pipeline_for(mode) for mode in self.modes}
+            if role == Role.LAST_FRAME and by_sections and self.call_options.get("sampling_type") == "vanilla":
+                raise ValueError(
+                    "conditions: sampling_type 'vanilla' goes on from the first frame and takes no last_frame; "
+                    "available: first_frame"
+                )
             if colon and self.controlnet is not None and kind != self.controlnet.kind:
                 own = f"structure:{self.controlnet.kind}"
                 raise ValueError(f"conditions: {said!r} is not what its controlnet follows; available: {own}")
@@ -354,6 +360,11 @@ class Variant(_Frozen):
         wrong = self.shape.issues(Shape(width=width, height=height, frames=chunks.frames))
         if wrong:
             raise ValueError(f"chunks.frames: {wrong[0]}")
+        after = self.pipeline_for(Mode.IMAGE_TO_VIDEO)
+        whole = whole_lengths(after, self.call_options, chunks.frames, self.latent.temporal)
+        if whole and chunks.frames not in whole:
+            lengths = ", ".join(map(str, whole))
+            raise ValueError(f"chunks.frames: {after} makes whole sections; available: {lengths}")
         if chunks.overlap >= chunks.frames:
             raise ValueError(f"chunks.overlap: must be below the {chunks.frames} frames of a chunk")
         if not any(self.continues(mode) for mode in self.modes):

@@ -15,12 +15,15 @@ from schemas.inputs import ANY_EXTRACTOR, FRAMES, InputSpec, Kind, Medium, Role
 from schemas.motion import Steer
 from schemas.parts import Part
 from schemas.request import Mode
+from schemas.sliding import FRAMEPACK
 
 ALL = frozenset(Role)
 # Classes that can be given neighbouring frames one by one.
 HOLDS_A_VIDEO = frozenset({"WanVACEPipeline"})
 # Of these a last frame is the last of the call, wherever that is.
-ENDS_WITH_ITS_LAST = frozenset({"WanImageToVideoPipeline"})
+ENDS_WITH_ITS_LAST = frozenset({"WanImageToVideoPipeline", FRAMEPACK})
+# These take a last frame as a second picture beside a first one.
+_LAST_BESIDE_FIRST = frozenset({"WanImageToVideoPipeline", FRAMEPACK})
 
 
 class Condition(BaseModel):
@@ -85,7 +88,7 @@ _LTX_CONDITION = Carried(
     # As keyframes, which have no mask: what was uncovered is a guess.
     steers=frozenset({Steer.CAMERA}),
 )
-_WAN_IMAGE = Carried(roles=frozenset({Role.FIRST_FRAME, Role.LAST_FRAME}), usual=frozenset({Role.FIRST_FRAME}))
+_FIRST_AND_LAST = Carried(roles=frozenset({Role.FIRST_FRAME, Role.LAST_FRAME}), usual=frozenset({Role.FIRST_FRAME}))
 # Its weights are told the camera in every call: without a word it rests.
 _SANA_WORLD = Carried(
     roles=frozenset({Role.FIRST_FRAME}),
@@ -119,7 +122,8 @@ _BY_CLASS = {
     "WanVACEPipeline": _VACE,
     "LTXConditionPipeline": _LTX_CONDITION,
     "LTX2ConditionPipeline": _LTX_CONDITION,
-    "WanImageToVideoPipeline": _WAN_IMAGE,
+    "WanImageToVideoPipeline": _FIRST_AND_LAST,
+    FRAMEPACK: _FIRST_AND_LAST,
     "Footage": Carried(roles=frozenset({Role.SOURCE}), usual=frozenset({Role.SOURCE})),
 }
 _FIRST, _SOURCE = frozenset({Role.FIRST_FRAME}), frozenset({Role.SOURCE})
@@ -275,7 +279,7 @@ def _conflicts(specs: Sequence[InputSpec], pipeline: str) -> list[Issue]:
     if pipeline == "WanVACEPipeline" and {Role.SOURCE, Role.STRUCTURE} <= by_role.keys() and Role.MASK not in by_role:
         text = f"{pipeline} has one control video: beside a source, a structure needs a mask that says where it holds"
         return [Issue(by_role[Role.STRUCTURE].at("role"), text, "conflict", (Role.MASK.value,))]
-    if pipeline == "WanImageToVideoPipeline" and Role.LAST_FRAME in by_role and Role.FIRST_FRAME not in by_role:
+    if pipeline in _LAST_BESIDE_FIRST and Role.LAST_FRAME in by_role and Role.FIRST_FRAME not in by_role:
         text = f"{pipeline} takes a last_frame beside a first_frame only"
         return [Issue(by_role[Role.LAST_FRAME].at("role"), text, "missing", (Role.FIRST_FRAME.value,))]
     return []

@@ -18,7 +18,7 @@ from schemas.loras import resolved_loras
 from schemas.motion import Steer
 from schemas.request import Mode, Settings
 from schemas.shape import Shape
-from schemas.sliding import SEVERAL_PROMPTS, slide_of, window_issues
+from schemas.sliding import SEVERAL_PROMPTS, slide_of, whole_lengths, window_issues
 from schemas.sound import FORMATS
 from schemas.steering import edit_issues, frames_given, range_issues, steering_issues, steering_of, steers_in
 from schemas.task import Group
@@ -290,13 +290,17 @@ def _in_time(
     if pipeline in SEVERAL_PROMPTS and not is_long:
         slide = slide_of(pipeline, variant.call_options, shape.frames, variant.latent.temporal)
         return turns, None, [*issues, *(() if wrong else window_issues(slide, turns, fps, pipeline))]
+    last = next((spec for spec in asked.inputs if spec.role is Role.LAST_FRAME), None)
     if variant.chunks is None or not variant.continues(mode) or not (turns or is_long):
+        whole = whole_lengths(pipeline, variant.call_options, shape.frames, variant.latent.temporal)
+        if last is not None and whole and shape.frames not in whole and not is_long:
+            text = f"{shape.frames}: with a last_frame the clip ends where a section of {pipeline} does"
+            issues.append(Issue("num_frames", text, "shape", tuple(map(str, whole))))
         return turns, None, issues
     windows = variant.chunks.windows
     for steer in steers_in(asked.settings):
         text = f"{variant.name} follows it within one call only, of one prompt and {variant.shape.max_frames} frames"
         issues.append(Issue(steer.value, text, "conflict", ("duration_s", "prompts")))
-    last = next((spec for spec in asked.inputs if spec.role is Role.LAST_FRAME), None)
     if last is not None and not issues and variant.pipeline_for(Mode.IMAGE_TO_VIDEO) in ENDS_WITH_ITS_LAST:
         end = cut(shape.frames, turns, windows)[-1]
         full = end.start + windows.frames

@@ -7,7 +7,8 @@
 | `HeliosPipeline` | `num_latent_frames_per_chunk` latent frames | none: it sees those before in few tokens | no |
 | `HunyuanVideoFramepackPipeline` | `latent_window_size` latent frames | none, likewise; from the end on | no |
 
-The numbers are the entry's `call_options`, or the class's own defaults.
+Framepack adds `latent_window_size` latent frames a section to the first frame: of a clip of another length the end is
+left out, with what it came to. The numbers are the entry's `call_options`, or the class's own defaults.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from schemas.errors import Issue
 
+FRAMEPACK = "HunyuanVideoFramepackPipeline"
 SEVERAL_PROMPTS = frozenset({"LTXI2VLongMultiPromptPipeline"})
 
 
@@ -61,10 +63,9 @@ def slide_of(pipeline: str, options: Mapping[str, Any], frames: int, temporal: i
         overlap = (int(options["overlap_history"]) - 1) // temporal + 1
     elif pipeline == "HeliosPipeline":
         size, overlap = int(options.get("num_latent_frames_per_chunk", 9)), 0
-    elif pipeline == "HunyuanVideoFramepackPipeline":
-        # As many sections as there are windows of so many frames in it, each by itself.
-        size = int(options.get("latent_window_size", 9))
-        sections = -(-frames // ((size - 1) * temporal + 1))
+    elif pipeline == FRAMEPACK:
+        size = _section(options)
+        sections = _sections(options, frames, temporal)
         return Slide(size, 0, tuple(range(0, sections * size, size)), temporal) if sections > 1 else None
     else:
         return None
@@ -74,6 +75,34 @@ def slide_of(pipeline: str, options: Mapping[str, Any], frames: int, temporal: i
     while begins[-1] + size < latents:
         begins.append(begins[-1] + max(1, size - overlap))
     return Slide(size, overlap, tuple(begins), temporal)
+
+
+def whole_lengths(pipeline: str, options: Mapping[str, Any], frames: int, temporal: int) -> tuple[int, ...]:
+    """Of a class that makes whole sections of a clip, and of which the rest is left out: the length in frames, where it
+    is whole, else the nearest below and above that are. () for the other classes."""
+    if pipeline != FRAMEPACK:
+        return ()
+    section = _section(options) * temporal
+    above = _sections(options, frames, temporal) * section + 1
+    return (above,) if above == frames else tuple(one for one in (above - section, above) if one > 1)
+
+
+def told_frames(pipeline: str, options: Mapping[str, Any], frames: int, temporal: int) -> int:
+    """The number of frames that the call is told for a clip of so many. Framepack counts sections by the frames that
+    one has by itself, fewer than it adds to a clip: told the clip's own number it would make a section too many."""
+    if pipeline != FRAMEPACK:
+        return frames
+    return _sections(options, frames, temporal) * ((_section(options) - 1) * temporal + 1)
+
+
+def _section(options: Mapping[str, Any]) -> int:
+    """Latent frames of one section of Framepack."""
+    return int(options.get("latent_window_size", 9))
+
+
+def _sections(options: Mapping[str, Any], frames: int, temporal: int) -> int:
+    """How many sections hold a clip: one frame, and each section's latent frames."""
+    return max(1, -(-(frames - 1) // (_section(options) * temporal)))
 
 
 def prompt_of_each_window(slide: Slide | None, turns: Sequence[int]) -> tuple[int, ...]:

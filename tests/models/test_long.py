@@ -16,10 +16,12 @@ from models.loaded import LoadedModel
 from models.loader import load
 from models.model import TaskMedia
 from schemas.catalog import Catalog, Variant
+from schemas.conditions import Condition
 from schemas.errors import InvalidRequestError
-from schemas.request import Mode, Settings
+from schemas.inputs import Role
+from schemas.request import Mode, Request, Settings
 from schemas.resolve import resolve
-from schemas.sliding import prompt_of_each_window, slide_of
+from schemas.sliding import FRAMEPACK, prompt_of_each_window, slide_of, told_frames
 from schemas.task import Group, RenderBatch, Task
 from tests.models.conftest import TinyFolder
 from tests.models.tiny_long import framepack, helios, skyreels_forcing
@@ -184,20 +186,124 @@ def test_helios_goes_on_in_windows(tmp_path: Path) -> None:
     assert np.abs(clip(model, group, "a heap of green stones") - made).max() > 0
 
 
-def test_framepack_goes_on_in_sections_from_its_first_frame(tmp_path: Path) -> None:
+def framepack_variant(folder: Path, **changes: Any) -> Variant:
+    shape = {"divisor": 16, "frame_step": 4, "frame_offset": 1, "max_frames": 97, "max_pixels": 65536,
+             "native": [(32, 32, 25)]}  # fmt: skip
+    entry: dict[str, Any] = {
+        "pipeline": FRAMEPACK, "pipelines": {}, "modes": (I2V,), "shape": shape, "steps": 2,
+        "call_options": {"latent_window_size": 3}, "conditions": ("first_frame", "last_frame"),
+    }  # fmt: skip
+    return tiny_variant("wan", folder, **entry | changes)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     with torch.random.fork_rng():
         torch.manual_seed(20)
-        folder = save(framepack(), tmp_path)
-    shape = {"divisor": 16, "frame_step": 4, "frame_offset": 1, "max_frames": 97, "max_pixels": 65536,
-             "native": [(32, 32, 17)]}  # fmt: skip
-    entry: dict[str, Any] = {
-        "pipeline": "HunyuanVideoFramepackPipeline", "pipelines": {}, "modes": (I2V,), "shape": shape, "steps": 2,
-        "call_options": {"latent_window_size": 3},
-    }  # fmt: skip
-    model = load(tiny_variant("wan", folder, **entry), device="cpu")
-    group, steps = group_of(model.variant), []
-    red, blue = (clip(model, group, "a", image=Image.new("RGB", (32, 32), c), steps=steps) for c in ("red", "blue"))
+        folder = save(framepack(), tmp_path_factory.mktemp("framepack"))
+    return load(framepack_variant(folder), device="cpu")
+
+
+def plain(colour: str) -> Image.Image:
+    return Image.new("RGB", (32, 32), colour)
+
+
+def test_framepack_goes_on_in_sections_from_its_first_frame(packed: LoadedModel) -> None:
+    group, steps = group_of(packed.variant, frames=17), []
+    red, blue = (clip(packed, group, "a", image=plain(colour), steps=steps) for colour in ("red", "blue"))
     assert red.shape == (17, 32, 32, 3), "two sections are more; the rest is left out"
     assert steps[:4] == [(done, 4) for done in range(1, 5)]
     assert np.abs(red - blue)[0].mean() > 1
-    assert np.abs(clip(model, group, "a heap of green stones", image=Image.new("RGB", (32, 32), "red")) - red).max() > 0
+    assert np.abs(clip(packed, group, "a heap of green stones", image=plain("red")) - red).max() > 0
+
+
+FIRST_AND_LAST = (
+    Condition(role=Role.FIRST_FRAME, medium="image", frame=0),
+    Condition(role=Role.LAST_FRAME, medium="image", frame=24),
+)
+
+
+def between(model: LoadedModel, *colours: str) -> Any:
+    group = group_of(model.variant, I2V, conditions=FIRST_AND_LAST[: len(colours)])
+    task = task_of(group, "a", 1, media=("x",) * len(colours))
+    (made,) = model.render(
+        RenderBatch(group, (task,)), (TaskMedia(tuple(map(plain, colours))),), lambda *_: None, frozenset
+    )
+    assert isinstance(made, np.ndarray), made
+    return made.astype(int)
+
+
+def test_framepack_comes_to_its_last_frame_at_the_end_of_the_clip(
+    packed: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, seen, encoded = packed.pipes[I2V], [], []
+    forward, encode = pipe.transformer.forward, pipe.prepare_image_latents
+
+    def seeing(*given: Any, **named: Any) -> Any:
+        seen.append(named["latents_clean"])
+        return forward(*given, **named)
+
+    def encoding(image: torch.Tensor, **named: Any) -> Any:
+        encoded.append((image, encode(image, **named)))
+        return encoded[-1][1]
+
+    monkeypatch.setattr(pipe, "prepare_image_latents", encoding)
+    monkeypatch.setattr(pipe.transformer, "forward", seeing)
+    red, blue = between(packed, "gray", "red"), between(packed, "gray", "blue")
+    assert red.shape == (25, 32, 32, 3)
+    by_frame = np.abs(red - blue).mean(axis=(1, 2, 3))
+    # Through one layer of random weights a picture acts faintly: bytes change here and there, most of them at the end.
+    assert by_frame[-5:].mean() > 4 * by_frame[:12].mean(), by_frame
+    pixels, known = encoded[1]
+    assert torch.equal(pixels, pipe.video_processor.preprocess(plain("red"), 32, 32))
+    told = [torch.equal(clean[:, :, 1:], known) for clean in seen[:4]]
+    assert told == [True, True, False, False], "the steps of the section that is made first, which is the clip's end"
+
+
+def test_framepack_between_two_frames_is_the_class_called_by_hand(packed: LoadedModel) -> None:
+    by_hand = packed.pipes[I2V](
+        image=plain("gray"), last_image=plain("red"), prompt="a", negative_prompt="", width=32, height=32,
+        num_frames=18, num_inference_steps=2, guidance_scale=3.0, latent_window_size=3, output_type="np",
+        generator=torch.Generator("cpu").manual_seed(1),
+    )  # fmt: skip
+    assert by_hand.frames.shape[1] == 25, "two sections, of nine frames each by themselves: nothing is left out"
+    np.testing.assert_array_equal(between(packed, "gray", "red"), (by_hand.frames[0] * 255).round().astype(int))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 200), st.integers(2, 12))
+def test_framepack_makes_no_section_more_than_a_clip_needs(frames: int, size: int) -> None:
+    told = told_frames(FRAMEPACK, {"latent_window_size": size}, frames, 4)
+    of_class = max(1, (told + (size - 1) * 4) // ((size - 1) * 4 + 1))
+    assert of_class * size * 4 + 1 >= frames
+    assert of_class == 1 or (of_class - 1) * size * 4 + 1 < frames
+    slide = slide_of(FRAMEPACK, {"latent_window_size": size}, frames, 4)
+    assert of_class == (1 if slide is None else len(slide.begins_at))
+
+
+def test_a_last_frame_of_framepack_needs_a_first_and_a_length_of_whole_sections(packed: LoadedModel) -> None:
+    catalog = Catalog(variants={packed.variant.name: packed.variant})
+
+    def ask(frames: int, *roles: str) -> Group:
+        inputs = [{"role": role, "image": "a.png"} for role in roles]
+        request = Request.model_validate(
+            {"prompt": "a", "variant": packed.variant.name, "num_frames": frames, "inputs": inputs}
+        )
+        return resolve(request.settings, catalog, inputs=request.input_specs, rank=lambda v, g: 0.0)
+
+    alone, both = ask(25, "first_frame"), ask(25, "first_frame", "last_frame")
+    assert alone.fingerprint("a", "", 1, ["x"]) != both.fingerprint("a", "", 1, ["x", "y"])
+    assert ask(17, "first_frame").frames == 17
+    with pytest.raises(InvalidRequestError, match="17: with a last_frame .* a section of .* does; available: 13, 25"):
+        ask(17, "first_frame", "last_frame")
+    with pytest.raises(InvalidRequestError, match="a last_frame beside a first_frame only.*available: first_frame"):
+        ask(25, "last_frame")
+
+
+def test_framepack_that_goes_on_from_its_first_frame_promises_no_last_one() -> None:
+    on = {"latent_window_size": 3, "sampling_type": "vanilla"}
+    with pytest.raises(ValueError, match="'vanilla' .* takes no last_frame; available: first_frame"):
+        framepack_variant(Path("/none"), call_options=on)
+    assert framepack_variant(Path("/none"), call_options=on, conditions=None).roles(I2V) == (Role.FIRST_FRAME,)
+    with pytest.raises(ValueError, match=r"chunks\.frames: .* makes whole sections; available: 13, 25"):
+        framepack_variant(Path("/none"), chunks={"frames": 17, "overlap": 1, "max_s": 9})
