@@ -1,10 +1,12 @@
 """A picture of the first clips of a run: a strip of frames each, with its prompt."""
 
 import io
+import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -26,6 +28,12 @@ class SheetEntry:
     frames: Sequence[Image.Image]
     title: str
     caption: str
+
+
+def title(row: Mapping[str, Any]) -> str:
+    """What a row of the results asked for: 'a red ball, from 1.5 s: a blue cat'."""
+    first, *later = json.loads(row.get("prompts") or "[]") or [{"text": row["prompt"] or ""}]
+    return ", ".join([first["text"], *(f"from {turn['from_s']:g} s: {turn['text']}" for turn in later)])
 
 
 def contact_sheet(entries: Sequence[SheetEntry], columns: int = 3) -> bytes:

@@ -18,7 +18,7 @@ NONE = "(none)"
 MOST_GROUPS = 50
 OWN_COLUMNS = ("variant", "mode", "revision", "width", "height", "frames", "fps", "seed", "prompt", "file")
 """What may be compared by beside the manifest's own columns."""
-_READ = [*OWN_COLUMNS, "row", "id", "status", "uri", "sha256", "fingerprint", "metadata"]
+_READ = [*OWN_COLUMNS, "prompts", "motion", "row", "id", "status", "uri", "sha256", "fingerprint", "metadata"]
 _ROWS_AT_ONCE = 1024
 _NAMES_SHOWN = 20
 

@@ -168,7 +168,8 @@ def _of_clip(one: Measurement, judged: frozenset[str] | None) -> dict[str, float
         values |= {"unreadable": 0.0, "as_recorded": float(_is_as_recorded(row, one.clip.key, pixels))}
     values |= {name: float(value) for name, value in one.figures.get(WARP, {}).items()}
     shape = one.figures.get(SHAPE)
-    if shape and (judged is None or row["variant"] in judged):
+    # A prompt says what the whole of a clip shows only where no other prompt does, nor a camera or a path.
+    if shape and (judged is None or row["variant"] in judged) and not (row.get("prompts") or row.get("motion")):
         shown = Shown(*(str(shape[name]) for name in ("colour", "object", "motion", "place")))
         values |= {
             name: float(held)

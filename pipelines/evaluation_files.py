@@ -14,7 +14,7 @@ from PIL import Image
 from evaluation.metrics import Metric
 from evaluation.report import Evaluation
 from evaluation.scorers import Pictures
-from pipelines.contact_sheet import SheetEntry, contact_sheet
+from pipelines.contact_sheet import SheetEntry, contact_sheet, title
 from pipelines.evaluated_rows import EvaluatedClip
 from pipelines.evaluation_table import as_text
 from storage.store import open_store
@@ -102,7 +102,7 @@ def _sheet(clips: Sequence[EvaluatedClip], pictures: Callable[[EvaluatedClip], P
         frames = pictures(clip)
         if frames is not None:
             caption = f"{clip.row['variant']}  seed {clip.row['seed']}  {clip.row['id']}"
-            entries.append(SheetEntry([Image.fromarray(frame) for frame in frames], clip.row["prompt"] or "", caption))
+            entries.append(SheetEntry([Image.fromarray(frame) for frame in frames], title(clip.row), caption))
     return contact_sheet(entries) if entries else None
 
 

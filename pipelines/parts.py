@@ -33,6 +33,8 @@ ROW_SCHEMA = pa.schema(
         ("prompt", pa.string()),
         ("prompts", pa.string()),
         ("inputs", pa.string()),
+        ("motion", pa.string()),
+        ("loras", pa.string()),
         ("finish", pa.string()),
         ("quoted_gpu_s", pa.float64()),
         ("quoted_usd", pa.float64()),
@@ -100,7 +102,11 @@ def row_table(planned: Planned, quotes: Sequence[tuple[float, float, float]]) ->
             pa.array([p if isinstance(p, str) else None for p in planned.column("prompt")], type=pa.string()),
             pa.array([_told_prompts(planned, i) for i in range(count)], type=pa.string()),
             pa.array([_told_inputs(planned, i) for i in range(count)], type=pa.string()),
-            by_group([json.dumps([s.told for s in g.finish]) if g.finish else None for g in groups], pa.string()),
+            by_group([_json(g.motion) for g in groups], pa.string()),
+            by_group(
+                [_json([{"source": one.source, "weight": one.weight} for one in g.loras]) for g in groups], pa.string()
+            ),
+            by_group([_json([stage.told for stage in g.finish]) for g in groups], pa.string()),
             by_group([q[0] for q in quotes], pa.float64()),
             by_group([q[1] for q in quotes], pa.float64()),
             by_group([q[2] for q in quotes], pa.float64()),
@@ -112,6 +118,11 @@ def row_table(planned: Planned, quotes: Sequence[tuple[float, float, float]]) ->
         schema=ROW_SCHEMA,
     )
     return table.sort_by([("fingerprint", "ascending"), ("row", "ascending")])
+
+
+def _json(told: Sequence[object] | dict[str, Any]) -> str | None:
+    """None where there is nothing to tell."""
+    return json.dumps(told, ensure_ascii=False) if told else None
 
 
 def _told_prompts(planned: Planned, position: int) -> str | None:

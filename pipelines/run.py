@@ -15,7 +15,7 @@ from cluster.connect import RayEndedError, connected, lost_process
 from models.model import Model
 from pipelines.calibration import learn, learnt
 from pipelines.catalogs import open_catalog as open_catalog
-from pipelines.contact_sheet import SheetEntry, contact_sheet
+from pipelines.contact_sheet import SheetEntry, contact_sheet, title
 from pipelines.planner import fits_here, plan_run
 from pipelines.progress import Progress, RunStoppedError
 from pipelines.read import find_chunks
@@ -202,7 +202,7 @@ def _write_contact_sheet(store: ObjectStore, options: RunOptions) -> str | None:
         except RushesError:  # taken away since: the sheet is for looking at
             continue
         caption = f"{row['variant']}  {row['width']}x{row['height']}x{row['frames']}  seed {row['seed']}  {row['id']}"
-        entries.append(SheetEntry(frames, row["prompt"] or "", caption))
+        entries.append(SheetEntry(frames, title(row), caption))
         if len(entries) == options.contact_sheet_clips:
             break
     if not entries:

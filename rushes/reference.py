@@ -174,6 +174,8 @@ _COLUMNS = {
     "prompt": "as the row said; of several prompts, the first",
     "prompts": "JSON: several prompts as they were rendered, each with `from_s`",
     "inputs": "JSON: images and videos with role, frame, strength, kind and what stands for their content",
+    "motion": "JSON: `camera` and `paths` with absolute keys, and `edit`; null where nothing",
+    "loras": "JSON: LoRAs of the row's own, each with its weight; null where none",
     "finish": "JSON: what was done to the clip after it was rendered, in words; null where nothing",
     "attempts": "until it ended",
     "queue_s": "seconds between its batch's preparation and its model call",

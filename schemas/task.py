@@ -96,6 +96,12 @@ class Group(BaseModel):
         return {name for name in ("loras", "turns", "chunks", "audio") if not getattr(self, name)}
 
     @property
+    def motion(self) -> dict[str, Any]:
+        """Its camera, paths and edit as a table of results has them; those of which nothing is said are not there."""
+        said = self.model_dump(mode="json", include={"camera", "paths", "edit"}, exclude_none=True)
+        return {name: value for name, value in said.items() if value}
+
+    @property
     def told(self) -> dict[str, Any]:
         """A group as a file tells of it. Clips to which nothing is done say nothing of that."""
         unsaid = {"variant", *(self._unsaid & {"turns", "chunks", "audio"})}

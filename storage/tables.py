@@ -54,6 +54,8 @@ RESULT_SCHEMA = pa.schema(
         ("prompt", pa.string()),
         ("prompts", pa.string()),  # JSON: several, each with its instant
         ("inputs", pa.string()),
+        ("motion", pa.string()),  # JSON: camera, paths and edit
+        ("loras", pa.string()),  # JSON: the row's own
         ("finish", pa.string()),  # JSON: what was done to the clip
         ("attempts", pa.int32()),
         *_TIMING_FIELDS,

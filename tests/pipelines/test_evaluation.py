@@ -213,6 +213,15 @@ def test_obedience_is_for_clips_that_the_oracle_can_read_unless_it_is_asked_for(
     assert {one.metric.name for one in only.comparisons} == {"motion", "warp_error"}
 
 
+@pytest.mark.parametrize("said", [{"prompts": '[{"from_s": 0, "text": "a red square"}]'}, {"motion": '{"paths": []}'}])
+def test_a_clip_is_not_judged_by_a_prompt_that_does_not_say_all_of_it(said: dict[str, str], tmp_path: Path) -> None:
+    plain, told = DrawnRow({"language": "en"}, seed=1), DrawnRow({"language": "fr"}, shown="blue", seed=2, extra=said)
+    write_run(str(tmp_path), [plain, told])
+    found = evaluated(tmp_path)
+    assert values(found, "all_obeyed") == {"en": 1.0}
+    assert set(values(found, "brightness")) == {"en", "fr"}
+
+
 def test_what_is_asked_for_may_be_said_in_columns_where_prompts_are_in_words_that_nobody_here_reads(
     tmp_path: Path,
 ) -> None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.parts import row_table
 from pipelines.plan import Planned, PlanRules, plan_rows
 from pipelines.read import find_chunks, read_chunk
 from tests.pipelines.catalogs import directed
@@ -52,6 +53,20 @@ def test_rows_with_the_same_motion_share_a_group_and_others_do_not(tmp_path: Pat
     assert not found.rejects
     assert [found.groups[g].camera[-1].pan for g in found.group_of] == [10, 0, 10]
     assert found.group_of[0] == found.group_of[2] != found.group_of[1]
+
+
+def test_results_tell_the_motion_with_absolute_keys(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"not looked at")
+    camera = [{"at_s": 0.5, "pan": 10}, {"at_s": 1.5, "pan": 10, "relative": True}]
+    found = rows(tmp_path, {"image": "a.png", "camera": camera}, {"paths": PATHS}, {})
+    assert not found.rejects
+    moved, pathed, plain = row_table(found, [(0.0, 0.0, 0.0)] * len(found.groups)).sort_by("row").to_pylist()
+    told = json.loads(moved["motion"])
+    assert set(told) == {"camera"}
+    assert [(key["at_s"], key["pan"]) for key in told["camera"]][-2:] == [(0.5, 10), (1.5, 20)]
+    (path,) = json.loads(pathed["motion"])["paths"]
+    assert (path["label"], path["keys"][-1]["x"]) == ("fox", 0.75)
+    assert plain["motion"] is None
 
 
 @pytest.mark.parametrize(

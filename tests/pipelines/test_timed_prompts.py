@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.moderator import PromptModeration
+from pipelines.contact_sheet import title
 from pipelines.parts import row_table, task_array
 from pipelines.plan import Planned, PlanRules, cut_batches, plan_rows
 from pipelines.read import find_chunks, read_chunk
@@ -60,6 +61,8 @@ def test_a_row_of_several_prompts_is_a_task_of_several_calls_and_comes_back_from
     assert task.fingerprint == group.fingerprint("a red ball", "", 3, later=("a blue cat",))
     row = row_table(found, [(0.0, 0.0, 0.0)]).to_pylist()[0]
     assert (row["prompt"], json.loads(row["prompts"])) == ("a red ball", TURNS)
+    assert title(row) == "a red ball, from 1.5 s: a blue cat"
+    assert title({"prompt": "a red ball", "prompts": None}) == "a red ball"
 
 
 def test_one_text_is_the_same_task_as_a_prompt_and_rows_may_differ(tmp_path: Path) -> None:
