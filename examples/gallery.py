@@ -104,6 +104,8 @@ def rows(media: Path) -> list[dict[str, Any]]:
         asks("last frame", "a green circle moving right", inputs=[given("last_frame", "last.png")]),
         asks("structure: edges", "a blue triangle on a black background",
              inputs=[given("structure", "edges.mp4", kind="edges")]),
+        asks("structure: edges that are found", "a yellow circle on a navy background",
+             inputs=[given("structure", "source.mp4", kind="edges", extract=True)]),
         asks("structure: boxes", "a green square on a white background",
              inputs=[given("structure", "boxes.mp4", kind="boxes")]),
         asks("path", "a red circle following the path on a navy background", paths=[
