@@ -92,7 +92,7 @@ class RenderStage:
             model.revision,
             provenance=provenance,
             moderated_by=spec.moderated_by,
-            finishing=Finishing(spec.finishers, _device(spec)),
+            finishing=Finishing(spec.finishers, _device(spec), spec.config.cache_dir, StoredWeights()),
             recorded=ledger.get,
         )
         media = ConfinedMediaReader(

@@ -5,6 +5,7 @@ import difflib
 from pathlib import Path
 
 from models.components import OWN_PIPELINES, component_class
+from models.latent_upsampler import upsampler_problem
 from models.weights import EMBEDDED, check_safe, is_local, local_path, missing
 from schemas.catalog import Adapter, Variant
 from schemas.errors import VariantLoadError
@@ -35,10 +36,28 @@ def finisher_problems(finisher: Finisher) -> tuple[str, ...]:
     that does it."""
     if finisher.weights is None:
         return ()
+    if finisher.method == "latent":
+        return _upsampler(finisher.weights)
     path = Path(finisher.weights).expanduser()
     if path.suffix != ".safetensors":
         return (f"weights: {finisher.weights}: only .safetensors are read",)
     return () if path.is_file() else (f"weights: {finisher.weights}: not there",)
+
+
+def _upsampler(source: str) -> tuple[str, ...]:
+    if not is_local(source):
+        return ()
+    folder = local_path(source)
+    if not folder.is_dir():
+        return (f"weights: {source}: not there",)
+    wrong = upsampler_problem(folder)
+    if wrong is not None:
+        return (f"weights: {source}: {wrong}",)
+    try:
+        check_safe(folder)
+    except VariantLoadError as error:
+        return (f"weights: {error}",)
+    return ()
 
 
 def extractor_problems(extractor: Extractor) -> tuple[str, ...]:

@@ -1,28 +1,39 @@
 """Whoever does a finishing stage, by the catalog's entry: frames in, frames out.
 
-A stage takes a clip and gives the one that the stage says: its size, its frames, its rate. Networks for single frames
-(`spandrel`) are read from safetensors alone, kept once loaded, and need the `finish` extra.
+A stage takes a clip and gives the one that the stage says: its size, its frames, its rate. Networks are read from
+safetensors alone and kept once loaded: for single frames (`spandrel`, with the `finish` extra) or for clips as wholes
+(`latent`).
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from models.latent_upsampler import latent_upsampler
 from models.model import Frames
 from models.resample import blended, fitted, moved, scaled
+from models.weights import WeightsStore
 from schemas.errors import BadOutputError, ConfigError, VariantLoadError
-from schemas.finish import FLOOR, Finisher, FinishStage, Operation
+from schemas.finish import FLOOR, NETWORKS, Finisher, FinishStage, Operation
 
 
 class Finishing:
-    """Does stages on one device. Thread-safe: networks are called one at a time."""
+    """Does stages on one device. Thread-safe: networks are called one at a time. `cache` and `store` are where `s3://`
+    weights are kept and had from."""
 
-    def __init__(self, finishers: Mapping[str, Finisher] = FLOOR, device: str = "cpu") -> None:
-        self._finishers, self._device = finishers, device
-        self._networks: dict[str, Any] = {}
+    def __init__(
+        self,
+        finishers: Mapping[str, Finisher] = FLOOR,
+        device: str = "cpu",
+        cache: Path | None = None,
+        store: WeightsStore | None = None,
+    ) -> None:
+        self._finishers, self._device, self._cache, self._store = finishers, device, cache, store
+        self._networks: dict[str, Callable[[Frames], Frames]] = {}
         self._lock = threading.Lock()
 
     def finisher(self, stage: FinishStage) -> Finisher:
@@ -45,7 +56,7 @@ class Finishing:
             out = between(frames, fps, stage.fps, stage.frames)
         elif stage.operation is Operation.FIT:
             out = fitted(frames, stage.width, stage.height, stage.fit or "pad")
-        elif method == "spandrel":
+        elif method in NETWORKS:
             out = scaled(self._enlarged(stage, frames), stage.width, stage.height)
         else:
             out = scaled(frames, stage.width, stage.height)
@@ -60,13 +71,22 @@ class Finishing:
         with self._lock:
             network = self._networks.get(by.name)
             if network is None:
-                network = self._networks[by.name] = _network(by, self._device)
+                network = self._networks[by.name] = self._loaded(by)
             while frames.shape[1] < stage.height or frames.shape[2] < stage.width:
-                larger = np.stack([_through(network, one, self._device) for one in frames])
+                larger = network(frames)
                 if larger.shape[1] <= frames.shape[1]:
                     raise BadOutputError(f"{by.name}: its network makes nothing larger")
                 frames = larger
         return frames
+
+    def _loaded(self, by: Finisher) -> Callable[[Frames], Frames]:
+        """What makes a clip larger."""
+        if by.method == "spandrel":
+            return partial(_frame_by_frame, _network(by, self._device), self._device)
+        try:
+            return latent_upsampler(str(by.weights), self._device, self._cache, self._store)
+        except VariantLoadError as error:
+            raise VariantLoadError(f"{by.name}: {error}") from error
 
 
 def _network(by: Finisher, device: str) -> Any:
@@ -92,6 +112,10 @@ def _network(by: Finisher, device: str) -> Any:
     if not isinstance(found, ImageModelDescriptor):
         raise VariantLoadError(f"{by.name}: {path}: not a network from one picture to another")
     return found.eval()
+
+
+def _frame_by_frame(network: Any, device: str, frames: Frames) -> Frames:
+    return np.stack([_through(network, one, device) for one in frames])
 
 
 def _through(network: Any, pixels: Frames, device: str) -> Frames:

@@ -38,8 +38,11 @@ class VariantContents:
         """
         found = self._known.get(variant)
         if found is None and variant.startswith(_FINISHER):
-            weights = self._finishers[variant.removeprefix(_FINISHER)].weights or ""
-            found = self._known[variant] = hashlib.sha256(self._of(weights, None).encode()).hexdigest()[:16]
+            by = self._finishers[variant.removeprefix(_FINISHER)]
+            told = self._of(by.weights or "", None)
+            # A pipeline of diffusers is code of the library as well.
+            told = f"{_diffusers_version()}\n{told}" if by.method == "latent" else told
+            found = self._known[variant] = hashlib.sha256(told.encode()).hexdigest()[:16]
         if found is None and variant.startswith(_LORA):
             content = self._of(variant.removeprefix(_LORA), None)
             found = self._known[variant] = hashlib.sha256(content.encode()).hexdigest()[:16]

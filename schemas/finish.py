@@ -28,7 +28,7 @@ _SIZE = re.compile(r"\s*(\d{1,6})\s*[:x×]\s*(\d{1,6})\s*")
 _SAME_PROPORTION = 0.02
 
 FitMode = Literal["pad", "crop", "stretch"]
-Method = Literal["lanczos", "blend", "motion", "spandrel"]
+Method = Literal["lanczos", "blend", "motion", "spandrel", "latent"]
 
 
 class Operation(StrEnum):
@@ -44,7 +44,10 @@ METHODS: dict[str, tuple[Operation, ...]] = {
     "blend": (Operation.INTERPOLATE,),
     "motion": (Operation.INTERPOLATE,),
     "spandrel": (Operation.UPSCALE,),
+    "latent": (Operation.UPSCALE,),
 }
+# Those whose entry names weights.
+NETWORKS = frozenset({"spandrel", "latent"})
 
 
 class _Frozen(BaseModel):
@@ -57,9 +60,14 @@ class Finisher(_Frozen):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="the NAME of [finishers.NAME]: not written again")
     title: str = Field(default="", description="for people")
     method: Method = Field(
-        description="lanczos, blend, motion: FFmpeg's filters; spandrel: a network for single frames, with the extra"
+        description="lanczos, blend, motion: FFmpeg's filters; spandrel: a network for single frames, with the extra; "
+        "latent: LTX's or LTX-2's latent upsampler, which makes clips twice as large"
     )
-    weights: str | None = Field(default=None, description="of spandrel: a .safetensors file; none of the others")
+    weights: str | None = Field(
+        default=None,
+        description="of spandrel: a .safetensors file; of latent: hub id, local folder, or s3:// prefix of a diffusers "
+        "pipeline; none of the others",
+    )
     s_per_megapixel: float = Field(default=0.02, ge=0, description="seconds for a million pixels that come out")
     price_usd_per_hour: float = Field(default=0.0, ge=0, description="of what it holds while it works")
 
@@ -75,8 +83,10 @@ class Finisher(_Frozen):
 
     @model_validator(mode="after")
     def _weights_where_they_are_read(self) -> "Finisher":
-        if (self.method == "spandrel") != (self.weights is not None):
-            raise ValueError("spandrel needs weights" if self.weights is None else f"{self.method} takes no weights")
+        if (self.method in NETWORKS) != (self.weights is not None):
+            raise ValueError(
+                f"{self.method} needs weights" if self.weights is None else f"{self.method} takes no weights"
+            )
         return self
 
 

@@ -119,7 +119,7 @@ class Replica:
             model.revision,
             names=keys.TASK_NAMES,
             provenance=provenance,
-            finishing=Finishing(finishers, device),
+            finishing=Finishing(finishers, device, settings.cache_dir, StoredWeights()),
         )
         media = ConfinedMediaReader(
             MediaSource(settings),

@@ -148,6 +148,7 @@ s_per_megapixel = 0.5
     [
         ('method = "magic"', "finishers.net.method"),
         ('method = "spandrel"', "spandrel needs weights"),
+        ('method = "latent"', "latent needs weights"),
         ('method = "lanczos"\nweights = "x"', "lanczos takes no weights"),
     ],
 )
