@@ -13,8 +13,12 @@ from schemas.errors import ConfigError, first_line
 # Modules of ours whose classes a `model_index.json` may name. diffusers takes only what is imported already.
 _OWN = ("models.hotshot.unet",)
 
-OWN_PIPELINES = {"HotshotControlNetPipeline": "models.hotshot.control"}
-"""Pipeline classes of ours that a catalog may name, and their modules."""
+OWN_PIPELINES = {
+    "HotshotControlNetPipeline": "models.hotshot.control",
+    "EasyAnimateControlPipeline": "models.easyanimate",
+    "EasyAnimateInpaintPipeline": "models.easyanimate",
+}
+"""Pipeline classes of ours that a catalog may name, and their modules. Some stand for diffusers' of the same name."""
 
 CHECKPOINT_FILES = ("*.json", "*.txt", "*.safetensors")
 """What is read of a checkpoint that is converted."""

@@ -6,6 +6,8 @@
 | LTX's and LTX-2's `…ConditionPipeline` | images, each with its frame and strength; the camera's views are among them |
 | `CogVideoXFunControlPipeline` | `control_video`, one picture a frame |
 | `WanImageToVideoPipeline`, `HunyuanVideoFramepackPipeline` | `image` and `last_image` |
+| `EasyAnimateControlPipeline` | `control_video`, or the camera as rays of every pixel; `ref_image` is the first frame |
+| `EasyAnimateInpaintPipeline` | a video, and a mask beside it; `strength` |
 | `SanaWMPipeline` | `image`, and the camera as matrices: where it is, and its lens |
 | AnimateDiff's with a ControlNet, Hotshot-XL's | `conditioning_frames`, one a frame, and a scale; a `video` beside it |
 | `AnimateDiffSparseControlNetPipeline` | `conditioning_frames`, and which frames of the clip they are |
@@ -27,7 +29,7 @@ from schemas.catalog import Variant
 from schemas.conditions import Condition
 from schemas.errors import MediaError, RenderError, VariantLoadError
 from schemas.inputs import Role
-from schemas.motion import PathGuide
+from schemas.motion import Steer
 from schemas.request import Mode
 from schemas.task import Group, Task
 
@@ -45,26 +47,18 @@ NEEDED = {
     "HunyuanVideoFramepackPipeline": frozenset({"image", "last_image"}),
     "SanaWMPipeline": frozenset({"image", "c2w", "intrinsics"}),
     "CogVideoXFunControlPipeline": frozenset({"control_video"}),
+    "EasyAnimateControlPipeline": frozenset({"control_video", "control_camera_video", "ref_image"}),
+    "EasyAnimateInpaintPipeline": frozenset({"video", "mask_video", "strength"}),
 }
 
 
-def one_arguments(
-    pipeline: str,
-    group: Group,
-    task: Task,
-    media: TaskMedia,
-    path_guide: PathGuide = PathGuide.BOXES,
-    temporal: int = 1,
-) -> dict[str, Any] | None:
-    """The arguments of a call for one task on a class of `NEEDED`; None for the other classes. `temporal`: frames a
-    latent one.
+def one_arguments(pipeline: str, group: Group, task: Task, media: TaskMedia, variant: Variant) -> dict[str, Any] | None:
+    """The arguments of a call for one task on a class of `NEEDED`; None for the other classes.
 
     Raises MediaError when there are fewer media than conditions.
     """
     make = _MAKERS.get(pipeline)
-    if pipeline == "LTX2ConditionPipeline":
-        return _ltx2(group, told(group, task, media), temporal)
-    return None if make is None else make(group, told(group, task, media), path_guide)
+    return None if make is None else make(group, told(group, task, media), variant)
 
 
 def told(group: Group, task: Task, media: TaskMedia) -> tuple[tuple[Condition, Pictures], ...]:
@@ -98,19 +92,47 @@ def check_weights(variant: Variant, mode: Mode, pipe: Any) -> None:
             f"variant {variant.name!r}: conditions: weights with expand_timesteps (Wan 2.2 5B) take no last_frame; "
             "available: first_frame"
         )
-    if type(pipe).__name__ == "CogVideoXFunControlPipeline":
-        sees, latents = pipe.transformer.config.in_channels, pipe.vae.config.latent_channels
-        if sees != 2 * latents:
+    if type(pipe).__name__ in _BESIDE:
+        _check_channels(variant, mode, pipe)
+
+
+_RAYS = 6  # numbers of a pixel's ray
+# What each class shows its transformer beside the noisy latents, in channels; `latents` are those of one video.
+_BESIDE: dict[str, Callable[[int], dict[int, str]]] = {
+    "CogVideoXFunControlPipeline": lambda latents: {latents: "structure"},
+    "EasyAnimateControlPipeline": lambda latents: {2 * latents: "structure", latents + _RAYS: "camera"},
+    "EasyAnimateInpaintPipeline": lambda latents: {latents + 1: "mask", 2 * latents: "mask"},
+}
+
+
+def _check_channels(variant: Variant, mode: Mode, pipe: Any) -> None:
+    latents = pipe.vae.config.latent_channels
+    takes, can = pipe.transformer.config.in_channels, _BESIDE[type(pipe).__name__](latents)
+    shown = can.get(takes - latents)
+    if shown is None:
+        able = ", ".join(str(latents + channels) for channels in can)
+        raise VariantLoadError(
+            f"variant {variant.name!r}: its transformer takes {takes} channels, {latents} of them the clip's latents; "
+            f"with what {type(pipe).__name__} shows beside them, available: {able}"
+        )
+    said = {*variant.roles(mode), *variant.steers(mode)}
+    other = {Role.STRUCTURE: "structure", Steer.CAMERA: "camera"}
+    for one, name in other.items():
+        if one in said and name != shown:
             raise VariantLoadError(
-                f"variant {variant.name!r}: its transformer takes {sees} channels; one that sees a control video takes "
-                f"{2 * latents}: its own latents and that video's"
+                f"variant {variant.name!r}: conditions: these weights follow no {name}; available: {shown}"
             )
+    if shown == "camera" and Steer.CAMERA not in said:
+        # They see the rays in every call, and nobody would tell them any.
+        raise VariantLoadError(
+            f"variant {variant.name!r}: conditions: these weights are told the camera: name 'camera'"
+        )
 
 
-def _vace(group: Group, given: Given, path_guide: PathGuide) -> dict[str, Any]:
+def _vace(group: Group, given: Given, variant: Variant) -> dict[str, Any]:
     shown = [cast(Image.Image, media) for one, media in given if one.role in (Role.REFERENCE, Role.STYLE)]
     out: dict[str, Any] = {}
-    control = control_of(group, given, path_guide)
+    control = control_of(group, given, variant.path_guide)
     if control is not None:
         out["video"], out["mask"] = list(control.video), list(control.mask)
     if shown:
@@ -121,7 +143,7 @@ def _vace(group: Group, given: Given, path_guide: PathGuide) -> dict[str, Any]:
     return out
 
 
-def _ltx(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
+def _ltx(group: Group, given: Given, _: Variant) -> dict[str, Any]:
     from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 
     placed = [
@@ -131,11 +153,12 @@ def _ltx(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
     return {"conditions": placed} if placed else {}
 
 
-def _ltx2(group: Group, given: Given, temporal: int) -> dict[str, Any]:
+def _ltx2(group: Group, given: Given, variant: Variant) -> dict[str, Any]:
     from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 
     # Its index counts latent frames, which would put a picture up to `temporal` - 1 frames early. A fraction of one is
     # the very frame, as in the model's own code: its place is `temporal` times the index, and a power of two is exact.
+    temporal = variant.latent.temporal
     placed = [
         LTX2VideoCondition(
             frames=picture,
@@ -147,16 +170,32 @@ def _ltx2(group: Group, given: Given, temporal: int) -> dict[str, Any]:
     return {"conditions": placed} if placed else {}
 
 
-def _first_and_last(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:  # noqa: ARG001
+def _first_and_last(group: Group, given: Given, _: Variant) -> dict[str, Any]:  # noqa: ARG001
     names = {Role.FIRST_FRAME: "image", Role.LAST_FRAME: "last_image"}
     return {names[one.role]: media for one, media in given}
 
 
-def _cog_control(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
+def _cog_control(group: Group, given: Given, _: Variant) -> dict[str, Any]:
     return {"control_video": _only(Role.STRUCTURE, group, given)}
 
 
-def _sana_world(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
+def _easy_control(group: Group, given: Given, variant: Variant) -> dict[str, Any]:
+    from models.easyanimate import control_arguments
+
+    return control_arguments(group, given, variant)
+
+
+def _easy_inpaint(group: Group, given: Given, _: Variant) -> dict[str, Any]:
+    from models.easyanimate import inpaint_arguments
+
+    out = inpaint_arguments(group, given)
+    for one, _media in given:
+        if one.role is Role.SOURCE:
+            out["strength"] = _share_made_anew(group, one)
+    return out
+
+
+def _sana_world(group: Group, given: Given, _: Variant) -> dict[str, Any]:
     lens = intrinsics(group.camera, group.shape, group.fps).astype(np.float32)
     return {
         "image": given[0][1],
@@ -166,7 +205,7 @@ def _sana_world(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
     }
 
 
-def _controlled(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
+def _controlled(group: Group, given: Given, _: Variant) -> dict[str, Any]:
     out: dict[str, Any] = {}
     # The call wants frames in any case. Without a structure they count nothing: the clip is the plain class's.
     shown, scale = [_black(group)] * group.frames, 0.0
@@ -179,7 +218,7 @@ def _controlled(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
     return {**out, "conditioning_frames": shown, "controlnet_conditioning_scale": scale}
 
 
-def _sparse(group: Group, given: Given, _: PathGuide) -> dict[str, Any]:
+def _sparse(group: Group, given: Given, _: Variant) -> dict[str, Any]:
     placed = keyframes_of(group, given)
     strengths = [one.strength for one, _ in given if one.strength is not None]
     return {
@@ -197,13 +236,16 @@ def _black(group: Group) -> Image.Image:
     return Image.new("RGB", (group.width, group.height))
 
 
-_MAKERS: dict[str, Callable[[Group, Given, PathGuide], dict[str, Any]]] = {
+_MAKERS: dict[str, Callable[[Group, Given, Variant], dict[str, Any]]] = {
     "WanVACEPipeline": _vace,
     "LTXConditionPipeline": _ltx,
+    "LTX2ConditionPipeline": _ltx2,
     "WanImageToVideoPipeline": _first_and_last,
     "HunyuanVideoFramepackPipeline": _first_and_last,
     "SanaWMPipeline": _sana_world,
     "CogVideoXFunControlPipeline": _cog_control,
+    "EasyAnimateControlPipeline": _easy_control,
+    "EasyAnimateInpaintPipeline": _easy_inpaint,
     "AnimateDiffControlNetPipeline": _controlled,
     "AnimateDiffVideoToVideoControlNetPipeline": _controlled,
     "AnimateDiffSparseControlNetPipeline": _sparse,

@@ -38,6 +38,7 @@ _OURS = {
     "c2w", "action", "intrinsics", "conditioning_frames", "controlnet_conditioning_scale", "controlnet_frame_indices",
     "ip_adapter_image", "ip_adapter_image_embeds",
     "prompt_segments", "seed", "control_video", "control_video_latents",
+    "control_camera_video", "ref_image", "mask_video", "masked_video_latents",
 }  # fmt: skip
 
 # Image pipelines that take a list of images, one a prompt, and were tested to give each prompt its own. The others
@@ -56,6 +57,7 @@ _NEVER_BATCHED = {
     *classes_with(Part.CONTROLNET),
     # Each task has a control video of its own, which is encoded in the call.
     "CogVideoXFunControlPipeline",
+    "EasyAnimateControlPipeline",
     # Noise on what it continues from (`addnoise_condition`) is of torch's global generator.
     "SkyReelsV2DiffusionForcingPipeline",
 }
@@ -226,7 +228,7 @@ def _media(
         rest = without_styles(group, media)
         return {**_media(form, variant.model_copy(update={"ip_adapter": None}), rest[0], tasks, rest[1]), **styled}
     if len(tasks) == 1:
-        own = one_arguments(form.pipeline, group, tasks[0], media[0], variant.path_guide, variant.latent.temporal)
+        own = one_arguments(form.pipeline, group, tasks[0], media[0], variant)
         if own is not None:
             return own
     given = [told(group, task, one) for task, one in zip(tasks, media, strict=True)]

@@ -40,7 +40,7 @@ class Keyframe(NamedTuple):
 
 def guide_of(pipeline: str, group: Group, given: Given, path_guide: PathGuide = PathGuide.BOXES) -> Guide | None:
     """What a call of this class is shown, as a video with a mask; None when nothing is."""
-    if pipeline == "WanVACEPipeline":
+    if pipeline in ("WanVACEPipeline", "EasyAnimateInpaintPipeline"):
         return control_of(group, given, path_guide)
     keyframes = keyframes_of(group if pipeline in SHOWN_VIEWS else _at_rest(group), given)
     # Of a structure beside a source the structure: the source is what the clip begins from.

@@ -186,6 +186,9 @@ class LoadedModel:
         import torch
 
         pipe.maybe_free_model_hooks()
+        # EasyAnimate's VAE keeps what it saw last, and would go on from there.
+        if hasattr(pipe.vae, "_clear_conv_cache"):
+            pipe.vae._clear_conv_cache()
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 

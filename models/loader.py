@@ -180,6 +180,7 @@ def pipeline_class(variant: Variant, name: str) -> Any:
             "Wan",
             "LTX",
             "CogVideoX",
+            "EasyAnimate",
             "AnimateDiff",
             "Mochi",
             "Allegro",

@@ -23,7 +23,7 @@ HOLDS_A_VIDEO = frozenset({"WanVACEPipeline"})
 # Of these a last frame is the last of the call, wherever that is.
 ENDS_WITH_ITS_LAST = frozenset({"WanImageToVideoPipeline", FRAMEPACK})
 # These take a last frame as a second picture beside a first one.
-_LAST_BESIDE_FIRST = frozenset({"WanImageToVideoPipeline", FRAMEPACK})
+_LAST_BESIDE_FIRST = frozenset({"WanImageToVideoPipeline", FRAMEPACK, "EasyAnimateInpaintPipeline"})
 
 
 class Condition(BaseModel):
@@ -101,6 +101,16 @@ _STRUCTURE = frozenset({Role.STRUCTURE})
 # Its call takes the clip's length from the control video: without one there is no call.
 _COG_CONTROL = Carried(roles=_STRUCTURE, usual=_STRUCTURE, needs=_STRUCTURE)
 
+# Its weights are for a control video or for a camera: what they are not for is refused when they are loaded.
+_EASY_CONTROL = Carried(
+    roles=_STRUCTURE | {Role.FIRST_FRAME}, usual=_STRUCTURE | {Role.FIRST_FRAME}, steers=frozenset({Steer.CAMERA})
+)
+_EASY_INPAINT = Carried(
+    roles=frozenset({Role.FIRST_FRAME, Role.LAST_FRAME, Role.SOURCE, Role.MASK}),
+    usual=frozenset({Role.FIRST_FRAME, Role.LAST_FRAME, Role.SOURCE, Role.MASK}),
+    strengths=frozenset({Role.SOURCE}),
+)
+
 
 def _animatediff(*controlled: Role, source: bool = False, styled: bool = True) -> Carried:
     """With a ControlNet for some roles, each of which has its strength apart from a style's; all `controlled` together
@@ -118,6 +128,8 @@ _BY_CLASS = {
     "AnimateDiffSparseControlNetPipeline": _animatediff(*FRAMES),
     "HotshotControlNetPipeline": _animatediff(Role.STRUCTURE, styled=False),
     "CogVideoXFunControlPipeline": _COG_CONTROL,
+    "EasyAnimateControlPipeline": _EASY_CONTROL,
+    "EasyAnimateInpaintPipeline": _EASY_INPAINT,
     "SanaWMPipeline": _SANA_WORLD,
     "WanVACEPipeline": _VACE,
     "LTXConditionPipeline": _LTX_CONDITION,
@@ -279,7 +291,8 @@ def _conflicts(specs: Sequence[InputSpec], pipeline: str) -> list[Issue]:
     if pipeline == "WanVACEPipeline" and {Role.SOURCE, Role.STRUCTURE} <= by_role.keys() and Role.MASK not in by_role:
         text = f"{pipeline} has one control video: beside a source, a structure needs a mask that says where it holds"
         return [Issue(by_role[Role.STRUCTURE].at("role"), text, "conflict", (Role.MASK.value,))]
-    if pipeline in _LAST_BESIDE_FIRST and Role.LAST_FRAME in by_role and Role.FIRST_FRAME not in by_role:
+    ends = pipeline in _LAST_BESIDE_FIRST and Role.LAST_FRAME in by_role and Role.SOURCE not in by_role
+    if ends and Role.FIRST_FRAME not in by_role:
         text = f"{pipeline} takes a last_frame beside a first_frame only"
         return [Issue(by_role[Role.LAST_FRAME].at("role"), text, "missing", (Role.FIRST_FRAME.value,))]
     return []

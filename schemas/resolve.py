@@ -20,7 +20,15 @@ from schemas.request import Mode, Settings
 from schemas.shape import Shape
 from schemas.sliding import SEVERAL_PROMPTS, slide_of, whole_lengths, window_issues
 from schemas.sound import FORMATS
-from schemas.steering import edit_issues, frames_given, range_issues, steering_issues, steering_of, steers_in
+from schemas.steering import (
+    edit_issues,
+    frames_given,
+    range_issues,
+    steering_issues,
+    steering_of,
+    steers_in,
+    unseen_source_issues,
+)
 from schemas.task import Group
 from schemas.timed_prompts import turn_frames
 
@@ -325,6 +333,7 @@ def _steering(
     roles = [spec.role for spec in asked.inputs]
     found = [
         *range_issues(settings, frames, fps),
+        *unseen_source_issues(variant.pipeline_for(mode), asked.inputs, settings.edit, variant.strength),
         *steering_issues(settings, variant.pipeline_for(mode), roles, variant.roles(mode), given, frames, fps),
     ]
     return [

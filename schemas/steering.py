@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from schemas.errors import Issue
-from schemas.inputs import FRAMES, Role
+from schemas.inputs import FRAMES, InputSpec, Role
 from schemas.motion import CameraKey, Edit, Path, Steer, absolute_camera, absolute_path
 from schemas.request import Settings
 
@@ -17,6 +17,11 @@ _VIEWS = {
     "WanVACEPipeline": (Role.FIRST_FRAME, Role.SOURCE),
     **dict.fromkeys(SHOWN_VIEWS, (Role.FIRST_FRAME,)),
 }
+
+# Classes whose weights know the camera by how it moved since the clip began.
+_FROM_THE_BEGINNING = frozenset({"EasyAnimateControlPipeline"})
+# Classes that see of a source what a mask spares, and what a strength below 1 leaves of it.
+_SEES_WHAT_IS_KEPT = frozenset({"EasyAnimateInpaintPipeline"})
 
 
 class Steering(NamedTuple):
@@ -94,8 +99,9 @@ def steering_issues(
             needs = " or ".join(views)
             found.append(Issue("camera", f"moves over a {needs}, and there is none", "missing", views))
         rest = absolute_camera(camera)[0]
-        if Role.FIRST_FRAME in roles and not _rests(rest):
-            text = "the clip begins with the first_frame: there the camera rests at 0 s"
+        if (Role.FIRST_FRAME in roles or pipeline in _FROM_THE_BEGINNING) and not _rests(rest):
+            begins = "with the first_frame" if Role.FIRST_FRAME in roles else "where the camera stands"
+            text = f"the clip begins {begins}: there the camera rests at 0 s"
             found.append(Issue("camera.0", text, "conflict"))
         if pipeline in SHOWN_VIEWS:
             taken = [frame for frame in view_frames(absolute_camera(camera), frames, fps) if frame in key_frames]
@@ -105,6 +111,18 @@ def steering_issues(
     if pipeline in _ONE_CONTROL:
         found += _one_control(settings, roles)
     return tuple(found)
+
+
+def unseen_source_issues(
+    pipeline: str, inputs: Sequence[InputSpec], edit: Edit | None, usual_strength: float
+) -> tuple[Issue, ...]:
+    """A source of which this class would see nothing."""
+    source = next((spec for spec in inputs if spec.role is Role.SOURCE), None)
+    masked = any(spec.role is Role.MASK for spec in inputs) or (edit is not None and edit.region is not None)
+    if source is None or masked or pipeline not in _SEES_WHAT_IS_KEPT or (source.strength or usual_strength) < 1:
+        return ()
+    text = f"nothing of it would be seen: {pipeline} makes all of it anew; a mask or a strength below 1 keeps some"
+    return (Issue(source.at("role"), text, "missing", (Role.MASK.value, "edit.region", "strength")),)
 
 
 def _rests(key: CameraKey) -> bool:

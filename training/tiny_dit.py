@@ -5,9 +5,11 @@ from typing import Any
 from training.tiny_text import (
     BYTE_VOCABULARY,
     byte_tokenizer,
+    chat_tokenizer,
     clip_text_encoder,
     clip_tokenizer,
     llama_encoder,
+    qwen2_vl_encoder,
     qwen_encoder,
     t5_encoder,
 )
@@ -179,6 +181,57 @@ def cogvideox_control() -> Any:
 def cogvideox_image() -> Any:
     """CogVideoX-5b-I2V's form."""
     return cogvideox(in_channels=32)
+
+
+def easyanimate_control(shown: int = 16) -> Any:
+    """EasyAnimate V5.1's control form; `shown` channels beside the first frame's: of a control video 16, of rays 6."""
+    from models.easyanimate import EasyAnimateControlPipeline
+
+    return EasyAnimateControlPipeline(**_easyanimate(16 + shown + 16))
+
+
+def easyanimate_camera() -> Any:
+    """The same, told the camera."""
+    return easyanimate_control(shown=6)
+
+
+def easyanimate_inpaint() -> Any:
+    """EasyAnimate V5.1's InP form: a mask and what is known beside the noise."""
+    from models.easyanimate import EasyAnimateInpaintPipeline
+
+    return EasyAnimateInpaintPipeline(**_easyanimate(16 + 1 + 16))
+
+
+def _easyanimate(in_channels: int) -> dict[str, Any]:
+    from diffusers import AutoencoderKLMagvit, EasyAnimateTransformer3DModel, FlowMatchEulerDiscreteScheduler
+
+    in_time = ("SpatialTemporalDownBlock3D", "SpatialTemporalUpBlock3D")
+    return {
+        "tokenizer": chat_tokenizer(),
+        "text_encoder": qwen2_vl_encoder(),
+        "vae": AutoencoderKLMagvit(
+            latent_channels=16,
+            block_out_channels=(8, 8, 8, 8),
+            down_block_types=("SpatialDownBlock3D", *in_time[:1] * 3),
+            up_block_types=("SpatialUpBlock3D", *in_time[1:] * 3),
+            layers_per_block=1,
+            norm_num_groups=2,
+        ),
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "transformer": EasyAnimateTransformer3DModel(
+            num_attention_heads=2,
+            attention_head_dim=16,
+            in_channels=in_channels,
+            out_channels=16,
+            patch_size=2,
+            num_layers=1,
+            mmdit_layers=1,
+            time_embed_dim=8,
+            text_embed_dim=16,
+            sample_width=8,
+            sample_height=8,
+        ),
+    }
 
 
 def mochi() -> Any:

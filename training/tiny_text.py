@@ -108,6 +108,34 @@ def llama_encoder() -> Any:
     ).eval()
 
 
+def qwen2_vl_encoder() -> Any:
+    """EasyAnimate's."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    text = {
+        "vocab_size": BYTE_VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1000000.0},
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+    }
+    eyes = {"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 1}
+    return Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=eyes)).eval()
+
+
+def chat_tokenizer() -> Any:
+    """A byte tokenizer of which a conversation is its texts."""
+    tokenizer = byte_tokenizer(256)
+    tokenizer.chat_template = "{% for one in messages %}{{ one['content'][0]['text'] }}{% endfor %}"
+    return tokenizer
+
+
 def qwen_encoder() -> Any:
     """HunyuanVideo 1.5's."""
     from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel

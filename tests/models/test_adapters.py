@@ -19,7 +19,10 @@ from tests.models.conftest import TinyFolder
 from tests.models.tiny_variants import batch_of, group_of, tiny_variant
 
 T2V = Mode.TEXT_TO_VIDEO
-VIDEO = ("Video", "Wan", "LTX", "CogVideoX", "AnimateDiff", "Mochi", "Allegro", "Cosmos", "SkyReels", "Kandinsky5")
+VIDEO = (
+    "Video", "Wan", "LTX", "CogVideoX", "EasyAnimate", "AnimateDiff", "Mochi", "Allegro", "Cosmos", "SkyReels",
+    "Kandinsky5",
+)  # fmt: skip
 
 
 def save_lora(folder: Path, base: Path, seed: int) -> str:

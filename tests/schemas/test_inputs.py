@@ -9,6 +9,7 @@ from cluster.cost.model import call_shape
 from schemas.catalog import Catalog, Variant
 from schemas.errors import CatalogError, InvalidRequestError, Issue
 from schemas.inputs import Input, Kind, Role, inputs_of, read_input
+from schemas.motion import Steer
 from schemas.request import Mode, Request
 from schemas.resolve import able_variants, resolve
 from schemas.task import Group
@@ -351,9 +352,9 @@ def test_what_a_controlnet_follows_is_what_its_variant_takes() -> None:
     assert pictures.kinds(Role.FIRST_FRAME) == (Kind.RAW,)
 
 
-def resolved_on(variant: Variant, *inputs: dict[str, Any]) -> Group:
+def resolved_on(variant: Variant, *inputs: dict[str, Any], **fields: Any) -> Group:
     catalog = Catalog(variants={**CATALOG.variants, variant.name: variant})
-    request = Request.model_validate({"prompt": "x", "variant": variant.name, "inputs": inputs})
+    request = Request.model_validate({"prompt": "x", "variant": variant.name, "inputs": inputs} | fields)
     return resolve(request.settings, catalog, inputs=request.input_specs, rank=lambda variant, group: 0.0)
 
 
@@ -444,6 +445,68 @@ def test_what_a_control_video_is_and_of_which_kind_is_part_of_its_task() -> None
     pose, depth = resolved_on(fun, POSE), resolved_on(fun, {**POSE, "kind": "depth"})
     prints = [group.fingerprint("x", "", 0, media) for group in (pose, depth) for media in (("a",), ("b",))]
     assert len(set(prints)) == 4
+
+
+CAMERA = [{"at_s": 1, "pan": 10}]
+
+
+def easy(pipeline: str, more: str = "") -> Variant:
+    return drawn(f"EasyAnimate{pipeline}Pipeline", "", more)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "fields", "path", "message", "choices"),
+    [
+        ((SOURCE,), {}, "inputs.0.role", "makes all of it anew; a mask or a strength below 1 keeps some",
+         ("mask", "edit.region", "strength")),
+        ((), {"video": "v"}, "video", "nothing of it would be seen", ("mask", "edit.region", "strength")),
+        ((LAST,), {}, "inputs.0.role", "takes a last_frame beside a first_frame only", ("first_frame",)),
+        ((KEY,), {}, "inputs.0.role", "drawn takes no keyframe; vace does", ("vace",)),
+        ((FIRST,), {"strength": 0.5}, "strength", "", ()),
+        ((FIRST,), {"camera": CAMERA}, "camera", "drawn follows no camera; vace does", ("vace",)),
+        ((SOURCE, {**MASK, "strength": 0.5}), {}, "inputs.1.strength", "takes no strength of a mask", ("source",)),
+    ],
+)  # fmt: skip
+def test_what_an_inpainting_class_would_not_see_is_refused(
+    inputs: tuple[dict[str, Any], ...], fields: dict[str, Any], path: str, message: str, choices: tuple[str, ...]
+) -> None:
+    variant = easy("Inpaint", "strength = 1.0")
+    with pytest.raises(InvalidRequestError) as caught:
+        resolved_on(variant, *inputs, **fields)
+    issue = next(one for one in caught.value.issues if one.path == path)
+    assert message in issue.message
+    assert issue.choices[: len(choices)] == choices
+
+
+def test_an_inpainting_class_sees_of_a_source_what_a_mask_or_a_strength_keeps() -> None:
+    variant = easy("Inpaint", "strength = 1.0")
+    told = [
+        ((SOURCE, MASK), {}),
+        ((SOURCE,), {"edit": {"region": [0, 0, 0.5, 1]}}),
+        (({**SOURCE, "strength": 0.5},), {}),
+        (({**SOURCE, "strength": 0.5}, MASK), {}),
+        ((SOURCE, MASK, LAST), {}),
+        ((FIRST, LAST), {}),
+        ((FIRST,), {}),
+        ((), {}),
+    ]
+    assert len({resolved_on(variant, *inputs, **fields).key for inputs, fields in told}) == len(told)
+    assert resolved_on(easy("Inpaint"), SOURCE).conditions[0].strength == 0.7, "an entry may say that less is made anew"
+
+
+def test_a_class_of_structures_or_cameras_follows_what_its_entry_says() -> None:
+    plain, told = easy("Control", 'conditions = ["structure:depth"]'), easy("Control", 'conditions = ["camera"]')
+    assert (plain.all_roles, plain.all_steers) == ((Role.STRUCTURE,), ())
+    assert (told.all_roles, told.all_steers) == ((), (Steer.CAMERA,))
+    assert easy("Control").all_steers == (), "not without the word"
+    still, moves = resolved_on(told), resolved_on(told, camera=CAMERA)
+    assert still.key != moves.key
+    with pytest.raises(InvalidRequestError) as caught:
+        resolved_on(told, camera=[{"at_s": 0, "pan": 10}])
+    assert caught.value.issues[0].message == "the clip begins where the camera stands: there the camera rests at 0 s"
+    with pytest.raises(InvalidRequestError) as caught:
+        resolved_on(told, EDGES)
+    assert "drawn takes no structure; vace does" in caught.value.issues[0].message
 
 
 EXTRACTORS = """

@@ -12,6 +12,7 @@ from models.motion.boxes import boxes, colour_of, corners, drawn
 from models.motion.camera import camera_to_world, intrinsics, to_rest
 from models.motion.curves import eased
 from models.motion.flow import flow, moved
+from models.motion.rays import plucker
 from schemas.motion import EASES, CameraKey, Path, PathGuide, read_motion
 from schemas.shape import Shape
 
@@ -113,6 +114,29 @@ def test_matrices_are_rigid(pan: float, tilt: float, roll: float, dolly: float) 
     for matrix in camera_to_world(camera({"at_s": 1, "pan": pan, "tilt": tilt, "roll": roll, "dolly": dolly}), 3, 2.0):
         assert matrix[:3, :3] @ matrix[:3, :3].T == pytest.approx(np.eye(3), abs=1e-9)
         assert np.linalg.det(matrix[:3, :3]) == pytest.approx(1)
+
+
+def test_rays_of_a_camera_that_rests_run_through_its_pixels_and_have_no_moment() -> None:
+    rays = plucker((), SHAPE, FPS)
+    assert rays.shape == (6, 5, 16, 32)
+    assert (rays[:3] == 0).all()
+    assert np.linalg.norm(rays[3:], axis=0) == pytest.approx(1)
+    x, y, z = rays[3:, 0, 3, 7]
+    assert (x / z, y / z) == pytest.approx(((7.5 - 16) / 32, (3.5 - 8) / 32)), (
+        "the middle of that pixel, the lens as wide"
+    )
+    assert np.array_equal(rays[:, 0], rays[:, -1])
+
+
+def test_rays_turn_and_move_with_the_camera() -> None:
+    square = Shape(width=3, height=3, frames=5)
+    turned = plucker(camera({"at_s": 1, "pan": 90}), square, FPS)[:, -1, 1, 1]
+    assert turned == pytest.approx([0, 0, 0, 1, 0, 0], abs=1e-6), "the middle one looks to the right"
+    moved_right = plucker(camera({"at_s": 1, "truck": 0.5}), square, FPS)[:, -1, 1, 1]
+    assert moved_right == pytest.approx([0, -0.5, 0, 0, 0, 1], abs=1e-6), "x × z is −y"
+    zoomed = plucker(camera({"at_s": 1, "zoom": 2}), square, FPS)
+    slopes = zoomed[3, :, 1, 2] / zoomed[5, :, 1, 2]
+    assert slopes[[0, -1]] == pytest.approx([1 / 3, 1 / 6])
 
 
 def test_flow_says_how_far_pixels_go() -> None:
