@@ -46,6 +46,11 @@ class Lora(BaseModel):
     digest: str = ""
 
 
+def takes_loras(pipeline: str) -> bool:
+    """Whether requests may bring LoRAs to this class."""
+    return pipeline not in WITHOUT
+
+
 def read_loras(value: Any, path: str = "loras") -> tuple[tuple[Lora, ...], tuple[Issue, ...]]:
     """LoRAs from JSON, or what is wrong with them."""
     if isinstance(value, dict):
@@ -84,7 +89,7 @@ def resolved_loras(
         sources.add(lora.source)
         if allowed is not None and not is_allowed(lora.source, allowed):
             issues.append(Issue(path, f"{lora.source[:200]!r} may not be brought here", "not_allowed", tuple(allowed)))
-    if loras and pipeline in WITHOUT:
+    if loras and not takes_loras(pipeline):
         issues.append(Issue("loras", f"{pipeline} takes none", "not_taken"))
     return tuple(one for one in loras if one.weight != 0), tuple(issues)
 

@@ -14,6 +14,7 @@ from schemas.clip import Status
 from schemas.extract import Extractor
 from schemas.finish import Finisher
 from schemas.inputs import Kind, Role
+from schemas.loras import takes_loras
 from schemas.shape import Shape, ShapeRule
 from serve.context import Context
 from serve.dispatch.fleet import FleetReport, PoolReport
@@ -29,7 +30,7 @@ _MOST_CHOICES = 40
 router = APIRouter(prefix="/v1", tags=["fleet"], dependencies=[Depends(caller)])
 
 
-@router.get("/variants", summary="The models that are served, who finishes clips and who finds structures")
+@router.get("/variants", summary="The models that are served, finishers, extractors, and where LoRAs may come from")
 async def variants(request: Request) -> dict[str, JsonValue]:
     context: Context = request.app.state.context
     served = context.admission.served
@@ -37,6 +38,7 @@ async def variants(request: Request) -> dict[str, JsonValue]:
         "variants": [_variant(variant) for variant in served.variants.values()],
         "finishers": [_finisher(finisher) for finisher in served.finishers.values()],
         "extractors": [_extractor(extractor) for extractor in served.extractors.values()],
+        "loraSources": list(context.config.loras),
     }
 
 
@@ -145,6 +147,7 @@ def _variant(variant: Variant) -> dict[str, JsonValue]:
         "motion": [steer.value for steer in variant.all_steers],
         "audio": [mode.value for mode in variant.modes if variant.makes_sound(mode)],
         "severalPrompts": [mode.value for mode in variant.modes if variant.several_prompts(mode)],
+        "loras": [mode.value for mode in variant.modes if takes_loras(variant.pipeline_for(mode))],
         "maxDuration": max(variant.longest_s(mode) for mode in variant.modes),
         "ratios": list(ratios),
         "durations": list(_durations(rule, variant.fps)),

@@ -1,13 +1,15 @@
 // The page of a Rushes endpoint. No framework, nothing from elsewhere. Whatever comes from a server or a person goes
 // through textContent or an attribute of a known element, never through markup.
 import * as direct from "./direct.js";
+import { inline } from "./media.js";
 import { api, events, fetchKey, storeKey, WireError } from "./wire.js";
 import { clock, el, percent, seconds, usd } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const LIVE = new Set(["PENDING", "THROTTLED", "RUNNING"]);
 const PAGE = 12;
-const state = { variants: [], templates: [], tasks: new Map(), cursor: null, skew_ms: 0, image: null, stream: null, open: false };
+const MOST_LONGER = 12; // lengths beyond one call that are offered
+const state = { variants: [], endpoint: {}, mode: "text_to_video", templates: [], tasks: new Map(), cursor: null, skew_ms: 0, image: null, stream: null, open: false };
 
 // --- Key and connection ------------------------------------------------------------------------------------------
 
@@ -26,8 +28,8 @@ async function connect() {
   state.tasks.clear();
   $("tasks").replaceChildren();
   try {
-    const { variants } = await api("GET", "/v1/variants");
-    state.variants = variants;
+    const { variants, ...endpoint } = await api("GET", "/v1/variants");
+    Object.assign(state, { variants, endpoint });
     state.open = true;
     $("key").removeAttribute("aria-invalid");
     notice("");
@@ -84,18 +86,39 @@ function fillShapes() {
   const able = chosenVariants();
   const union = (field) => [...new Set(able.flatMap((variant) => variant[field]))];
   refill($("ratio"), union("ratios"), (ratio) => ratio.replace(":", " × "), able[0]?.default.ratio);
-  refill($("duration"), union("durations").sort((a, b) => a - b), (s) => `${Number(s.toFixed(2))} s`, able[0]?.default.duration);
+  refill($("duration"), lengths(able), (s) => `${Number(s.toFixed(2))} s`, able[0]?.default.duration);
   const only = able.length === 1 ? able[0] : null;
   $("variant-note").textContent = only
     ? `${only.title || only.name}. ${only.measured ? "Times measured." : "Times estimated, not measured here."}` : "";
-  direct.offer($("variant").value === "auto" ? state.variants.filter((variant) => variant.auto) : able, state.variants.filter((variant) => !able.includes(variant)));
+  state.mode = mode();
+  direct.offer($("variant").value === "auto" ? state.variants.filter((variant) => variant.auto) : able, state.variants.filter((variant) => !able.includes(variant)), state.mode, state.endpoint);
   direct.setShape($("ratio").value, Number($("duration").value));
+  needPrompt();
+}
+
+// Those that one call renders; beyond them, where a model goes on, whole seconds.
+function lengths(able) {
+  const called = [...new Set(able.flatMap(({ durations }) => durations))].sort((a, b) => a - b), most = Math.max(...able.map(({ maxDuration }) => maxDuration));
+  const step = Math.max(1, Math.round((most - called.at(-1)) / MOST_LONGER)), longer = [];
+  for (let s = Math.floor(called.at(-1)) + step; s <= most; s += step) longer.push(s);
+  return [...called, ...longer];
+}
+
+// Called whenever something is said beside the form's own fields: it may be another mode, in which other things can be said.
+function directed() {
+  if (mode() !== state.mode) fillShapes();
+  needPrompt();
+  quoteSoon();
+}
+
+function needPrompt() {
+  $("prompt").required = !$("template").value && !direct.hasPrompts();
 }
 
 function createBody(media = true) {
   const body = { model: $("variant").value };
   if ($("template").value) Object.assign(body, { template: $("template").value, slots: filledSlots() });
-  else body.promptText = $("prompt").value.trim();
+  else if ($("prompt").value.trim() || !direct.hasPrompts()) body.promptText = $("prompt").value.trim();
   if ($("ratio").value) body.ratio = $("ratio").value;
   if ($("duration").value) body.duration = Number($("duration").value);
   if ($("seed").value !== "") body.seed = Number($("seed").value);
@@ -118,7 +141,7 @@ async function loadTemplates() {
 function pickTemplate() {
   const chosen = state.templates.find(({ name }) => name === $("template").value);
   $("prompt-field").hidden = Boolean(chosen);
-  $("prompt").required = !chosen;
+  needPrompt();
   $("slots").replaceChildren(...Object.entries(chosen?.slots ?? {}).map(([name, slot]) => {
     const id = `slot-${name}`;
     const field = slot.choices.length
@@ -141,7 +164,7 @@ function filledSlots() {
 
 // Whether there is a prompt to quote: a template's required slots, or text.
 function hasPrompt() {
-  if (!$("template").value) return Boolean($("prompt").value.trim());
+  if (!$("template").value) return Boolean($("prompt").value.trim()) || direct.hasPrompts();
   return [...$("slots").querySelectorAll("[required]")].every((field) => field.value.trim());
 }
 
@@ -164,7 +187,7 @@ async function pickImage() {
   state.image = null;
   showError(null);
   if (file) {
-    try { state.image = await direct.inline(file, "image"); } catch (error) { $("image").value = ""; showError(error); }
+    try { state.image = await inline(file, "image"); } catch (error) { $("image").value = ""; showError(error); }
   }
   $("image-preview").hidden = $("image-clear").hidden = !state.image;
   if (state.image) $("image-preview").src = state.image;
@@ -179,10 +202,10 @@ async function submit(event) {
   if ($("submit").disabled || !$("compose").reportValidity()) return;
   $("submit").disabled = true;
   try {
-    const { id } = await api("POST", `/v1/${mode()}`, createBody(), { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) });
+    const { id, samples } = await api("POST", `/v1/${mode()}`, createBody(), { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) });
     showError(null);
     say("Accepted.");
-    await refresh(id);
+    for (const one of samples ?? [{ id }]) await refresh(one.id);
     quoteSoon();
     loadPools();
   } catch (error) {
@@ -479,7 +502,7 @@ $("variant").addEventListener("change", () => { fillShapes(); quoteSoon(); });
 $("template").addEventListener("change", pickTemplate);
 $("image").addEventListener("change", pickImage);
 $("image-clear").addEventListener("click", () => { $("image").value = ""; pickImage(); $("image").focus(); });
-direct.setUp(quoteSoon, showError);
+direct.setUp(directed, showError);
 $("guide-show").addEventListener("click", showGuide);
 $("compose").addEventListener("submit", submit);
 $("compose").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event); });

@@ -155,6 +155,12 @@ def test_loras_come_from_where_the_endpoint_takes_them(served: Endpoint, http: h
     task = served.store.tasks.get(answer["id"])
     assert task is not None
     assert [(lora.source, lora.weight) for lora in task.group.loras] == [("/loras/ink", 0.5)]
+    told = http.get("/v1/variants").json()
+    assert told["loraSources"] == ["/loras/"]
+    assert {one["name"]: one["loras"] for one in told["variants"]} == {
+        "small": ["text_to_video", "image_to_video"],
+        "swift": ["text_to_video"],
+    }
     refused = http.post("/v1/text_to_video", json={**BODY, "loras": [{"source": "owner/else"}]})
     assert refused.status_code == 400
     (issue,) = refused.json()["issues"]

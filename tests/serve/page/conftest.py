@@ -24,6 +24,7 @@ FLAGS = (
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
     "--autoplay-policy=no-user-gesture-required",
+    "--disable-features=BackForwardCache",  # a page that was left holds no stream open
 )
 
 
@@ -47,12 +48,14 @@ def served(tmp_path: Path) -> Iterator[Endpoint]:
         yield running
 
 
-@pytest.fixture
-def browser(chromium: tuple[str, str], served: Endpoint, tmp_path: Path) -> Iterator[Chrome]:  # ends before the server
+@pytest.fixture(scope="module")
+def chrome(chromium: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """One browser for the tests of a module, as it takes seconds to start."""
     program, driver = chromium
     options = ChromeOptions()
     options.binary_location = program
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,1000"):
+    profile = tmp_path_factory.mktemp("chromium") / "profile"
+    for flag in (*FLAGS, f"--user-data-dir={profile}", "--window-size=1280,1000"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     chrome = Chrome(options=options, service=Service(driver))
@@ -61,6 +64,22 @@ def browser(chromium: tuple[str, str], served: Endpoint, tmp_path: Path) -> Iter
         yield chrome
     finally:
         chrome.quit()
+
+
+@pytest.fixture
+def browser(chrome: Chrome, served: Endpoint) -> Iterator[Chrome]:
+    """Leaves before the server ends. Each is an origin of its own: nothing of an earlier page is left."""
+    chrome.get_log("browser")
+    try:
+        yield chrome
+    finally:
+        first, *others = chrome.window_handles
+        for tab in others:
+            chrome.switch_to.window(tab)
+            chrome.close()
+        chrome.switch_to.window(first)
+        chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        chrome.get("about:blank")
 
 
 @pytest.fixture

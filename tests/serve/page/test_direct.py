@@ -26,9 +26,9 @@ TOLD = ("first_frame", "last_frame", "source", "mask", "structure:edges", "struc
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Endpoint]:
     catalog = catalog_with({"directed": 0.6}, directed={"conditions": TOLD})
-    pools = Pools(variants=("embedded", "directed"))
-    with endpoint(tmp_path, catalog, OwnIntake(), pools=pools) as running:
-        running.note(pool("shapes"), pool("directed"))
+    pools = Pools(variants=("embedded", "directed", "ltx-2"))
+    with endpoint(tmp_path, catalog, OwnIntake(), pools=pools, loras=("owner/ink", "owner/clay")) as running:
+        running.note(pool("shapes"), pool("directed"), pool("ltx-2"))
         yield running
 
 
@@ -57,11 +57,11 @@ def sent(page: Chrome, served: Endpoint, prompt: str = "a red circle") -> Any:
 def give(page: Chrome, role: str, file: Path) -> None:
     """Add an input."""
     at(page, "#input-add").click()
-    row = page.find_elements(By.CSS_SELECTOR, ".input")[-1]
+    row = page.find_elements(By.CSS_SELECTOR, "#inputs .entry")[-1]
     Select(row.find_element(By.TAG_NAME, "select")).select_by_value(role)
-    row = page.find_elements(By.CSS_SELECTOR, ".input")[-1]
+    row = page.find_elements(By.CSS_SELECTOR, "#inputs .entry")[-1]
     row.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(str(file))
-    until(lambda: file.name in text(page, ".input"), "the file")
+    until(lambda: file.name in text(page, "#inputs .entry"), "the file")
 
 
 def on_stage(page: Chrome, *places: tuple[float, float], held: bool = False) -> None:
@@ -160,7 +160,7 @@ def test_inputs_have_the_roles_that_the_model_takes(page: Chrome, served: Endpoi
     for name in ("last", "edges"):
         Image.new("RGB", (64, 64), (20, 40, 200)).save(tmp_path / f"{name}.png")
     give(page, "last_frame", tmp_path / "last.png")
-    roles = [option.get_attribute("value") for option in Select(at(page, ".input select")).options]
+    roles = [option.get_attribute("value") for option in Select(at(page, "#inputs .entry select")).options]
     assert set(roles) == {"first_frame", "last_frame", "source", "mask", "structure", "style"}
     give(page, "structure", tmp_path / "edges.png")
     Select(at(page, "[aria-label='Kind of input 2']")).select_by_value("boxes")
@@ -170,6 +170,90 @@ def test_inputs_have_the_roles_that_the_model_takes(page: Chrome, served: Endpoi
     Select(at(page, "#variant")).select_by_value("shapes")
     until(lambda: "directed" in text(page, "#direct-hint"), "who could do more")
     assert not at(page, "#camera-tools").is_displayed()
+
+
+def named(page: Chrome, name: str) -> Any:
+    return at(page, f"[aria-label='{name}']")
+
+
+def put(field: Any, value: str) -> None:
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(value)
+
+
+def test_several_prompts_are_sent_each_from_its_second(page: Chrome, served: Endpoint, shots: Path) -> None:
+    Select(at(page, "#duration")).select_by_value("6")  # more than one call renders
+    for number, words in enumerate(("moving right on white", "moving down on white"), 1):
+        at(page, "#prompt-add").click()
+        named(page, f"Text of prompt {number}").send_keys(words)
+    assert named(page, "Second of prompt 2").get_attribute("value") == "3"
+    put(named(page, "Second of prompt 2"), "1.5")
+    until(lambda: "$" in text(page, "#quote-usd"), "a price without the other prompt")
+    photograph(page, shots / "prompts.png")
+    request = sent(page, served)
+    assert [(one.from_s, one.text) for one in request.prompts] == [
+        (0, "moving right on white"),
+        (1.5, "moving down on white"),
+    ]
+    assert request.prompt == "a red circle"
+    at(page, "#prompt").clear()
+    named(page, "Remove prompt 1").click()
+    assert named(page, "Second of prompt 1").get_attribute("value") == "0", "the first begins with the clip"
+    at(page, "#submit").click()
+    until(lambda: not served.store.tasks.recent(1)[0].request.prompt, "one without the other prompt")
+    Select(at(page, "#variant")).select_by_value("shapes")
+    assert not at(page, "#prompts-tools").is_displayed()
+
+
+def test_a_structure_may_be_looked_for_in_a_plain_picture(page: Chrome, served: Endpoint, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), (20, 40, 200)).save(tmp_path / "plain.png")
+    give(page, "structure", tmp_path / "plain.png")
+    Select(named(page, "Kind of input 1")).select_by_value("boxes")
+    assert not page.find_elements(By.CSS_SELECTOR, "[aria-label='What it is of input 1']"), "nobody finds boxes"
+    Select(named(page, "Kind of input 1")).select_by_value("edges")
+    (as_it_is,) = sent(page, served).inputs
+    Select(named(page, "What it is of input 1")).select_by_value("canny")
+    (found,) = sent(page, served).inputs
+    assert (as_it_is.extract, found.extract) == (None, "canny")
+
+
+def test_what_is_made_of_the_clip_is_said_in_its_order(page: Chrome, served: Endpoint, shots: Path) -> None:
+    at(page, "#make summary").click()
+    at(page, "#finish-add").click()
+    Select(named(page, "How much of step 1")).select_by_value("3")
+    at(page, "#finish-add").click()
+    put(named(page, "Frames a second of step 2"), "24")
+    Select(named(page, "By whom of step 2")).select_by_value("motion")
+    at(page, "#finish-add").click()
+    Select(named(page, "How of step 3")).select_by_value("crop")
+    named(page, "Size of step 3").send_keys("300x200")
+    at(page, "#lora-add").click()
+    Select(named(page, "Source of lora 1")).select_by_value("owner/clay")
+    put(named(page, "Weight of lora 1"), "0.5")
+    put(at(page, "#samples"), "2")
+    photograph(page, shots / "make.png")
+    request = sent(page, served)
+    assert [step.model_dump(exclude_none=True) for step in request.finish] == [
+        {"upscale": 3.0},
+        {"interpolate": 24.0, "by": "motion"},
+        {"fit": "crop", "size": "300:200"},
+    ]
+    assert [(lora.source, lora.weight) for lora in request.loras] == [("owner/clay", 0.5)]
+    until(lambda: len(page.find_elements(By.CSS_SELECTOR, ".task")) == 2, "a card for each sample")
+    assert len(served.store.tasks.recent(20)) == 2
+    named(page, "Remove step 2").click()
+    assert [step.told for step in sent(page, served).finish if step.interpolate] == []
+
+
+def test_sound_is_asked_for_where_the_model_makes_it(page: Chrome, served: Endpoint) -> None:
+    at(page, "#make summary").click()
+    assert not at(page, "#sound").is_displayed()
+    Select(at(page, "#variant")).select_by_value("ltx-2")
+    assert at(page, "#sound").is_displayed()
+    Select(at(page, "#sound")).select_by_value("without")
+    assert sent(page, served).audio is False
+    Select(at(page, "#variant")).select_by_value("directed")
+    assert sent(page, served).audio is None
 
 
 def test_the_guide_is_seen_before_anything_is_sent(page: Chrome, served: Endpoint, tmp_path: Path, shots: Path) -> None:
@@ -195,8 +279,15 @@ def test_it_can_be_read_and_is_labelled(page: Chrome, served: Endpoint, tmp_path
     give(page, "style", tmp_path / "style.png")
     on_stage(page, (0.2, 0.5), (0.8, 0.5))
     slide(page, "#camera-pan", 20)
+    at(page, "#prompt-add").click()
+    at(page, "#make summary").click()
+    for add in ("#finish-add", "#finish-add", "#finish-add", "#lora-add"):
+        at(page, add).click()
     assert page.execute_script(probe("unnamed")) == []
-    assert page.execute_script(probe("contrast")) == []
+    for theme in ("dark", "light"):
+        page.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+        assert page.execute_script(probe("contrast")) == []
+        photograph(page, shots / f"direct-{theme}.png")
     page.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
     )
