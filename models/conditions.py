@@ -102,11 +102,13 @@ _BESIDE: dict[str, Callable[[int], dict[int, str]]] = {
     "CogVideoXFunControlPipeline": lambda latents: {latents: "structure"},
     "EasyAnimateControlPipeline": lambda latents: {2 * latents: "structure", latents + _RAYS: "camera"},
     "EasyAnimateInpaintPipeline": lambda latents: {latents + 1: "mask", 2 * latents: "mask"},
+    "LucyEditPipeline": lambda latents: {latents: "source"},
 }
 
 
 def _check_channels(variant: Variant, mode: Mode, pipe: Any) -> None:
-    latents = pipe.vae.config.latent_channels
+    config = pipe.vae.config  # of which Wan's calls them otherwise
+    latents = config.z_dim if "z_dim" in config else config.latent_channels
     takes, can = pipe.transformer.config.in_channels, _BESIDE[type(pipe).__name__](latents)
     shown = can.get(takes - latents)
     if shown is None:

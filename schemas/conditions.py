@@ -97,6 +97,8 @@ _SANA_WORLD = Carried(
     usual_steers=frozenset({Steer.CAMERA}),
 )
 
+_SOURCE = frozenset({Role.SOURCE})
+_ONLY_SOURCE = Carried(roles=_SOURCE, usual=_SOURCE)
 _STRUCTURE = frozenset({Role.STRUCTURE})
 # Its call takes the clip's length from the control video: without one there is no call.
 _COG_CONTROL = Carried(roles=_STRUCTURE, usual=_STRUCTURE, needs=_STRUCTURE)
@@ -136,9 +138,11 @@ _BY_CLASS = {
     "LTX2ConditionPipeline": _LTX_CONDITION,
     "WanImageToVideoPipeline": _FIRST_AND_LAST,
     FRAMEPACK: _FIRST_AND_LAST,
-    "Footage": Carried(roles=frozenset({Role.SOURCE}), usual=frozenset({Role.SOURCE})),
+    # It sees the source beside the clip in every step, and has no share of it that is made anew.
+    "LucyEditPipeline": _ONLY_SOURCE,
+    "Footage": _ONLY_SOURCE,
 }
-_FIRST, _SOURCE = frozenset({Role.FIRST_FRAME}), frozenset({Role.SOURCE})
+_FIRST = frozenset({Role.FIRST_FRAME})
 _BY_MODE = {
     Mode.TEXT_TO_VIDEO: Carried(frozenset(), frozenset()),
     Mode.IMAGE_TO_VIDEO: Carried(_FIRST, _FIRST),

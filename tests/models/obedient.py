@@ -2,7 +2,8 @@
 
 The autoencoder's code is the mean colour of a cell of 8×8 pixels and four frames; the first frame has its own cells.
 The transformer says that the clean clip is what its condition shows: `WanVACEPipeline` renders its control video, kept
-or not, times the conditioning scale; `WanImageToVideoPipeline` the frames of its condition, and gray where it has none.
+or not, times the conditioning scale; `WanImageToVideoPipeline` the frames of its condition, and gray where it has none;
+`LucyEditPipeline` its source.
 Attention, where it is on, is even over all tokens: a reference then colours the whole clip.
 """
 
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKLWan,
+    LucyEditPipeline,
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
     WanTransformer3DModel,
@@ -157,6 +159,18 @@ def image_to_video(folder: Path) -> Path:
     _say(transformer)
     _hear(transformer.patch_embedding, Z + 4)
     WanImageToVideoPipeline(**_parts(transformer), image_encoder=None, image_processor=None).save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def lucy_edit(folder: Path) -> Path:
+    """A LucyEditPipeline that renders its source."""
+    torch.manual_seed(0)
+    transformer = WanTransformer3DModel(**_sizes(in_channels=2 * Z), cross_attn_norm=True)
+    _quiet(transformer)
+    _say(transformer)
+    _hear(transformer.patch_embedding, Z)
+    LucyEditPipeline(**_parts(transformer)).save_pretrained(folder)
     return folder
 
 

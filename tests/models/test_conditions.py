@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 
 from models.conditions import NEEDED
@@ -14,12 +15,14 @@ from models.families import call_form
 from models.loaded import LoadedModel
 from models.loader import load, pipeline_class
 from models.model import Pictures, TaskMedia, ignore_step, nobody_cancelled
-from schemas.catalog import Variant
+from schemas.catalog import Catalog, Variant
 from schemas.conditions import Condition, carried, implied_mode
-from schemas.errors import VariantLoadError
+from schemas.errors import InvalidRequestError, VariantLoadError
 from schemas.inputs import Kind, Role
 from schemas.motion import CameraKey, Edit
-from schemas.task import RenderBatch
+from schemas.request import Request
+from schemas.resolve import resolve
+from schemas.task import Group, RenderBatch
 from tests.models import obedient
 from tests.models.conftest import TinyFolder, TinyModel
 from tests.models.tiny_variants import I2V, T2V, V2V, group_of, task_of, tiny_variant
@@ -200,6 +203,62 @@ def test_without_a_last_frame_the_same_class_shows_none(wan_image: LoadedModel) 
     made = clip(wan_image, (condition(Role.FIRST_FRAME, frame=0), plain(RED)))
     assert is_like(made[0], RED)
     assert is_like(made[-1], GRAY)
+
+
+@pytest.fixture(scope="module")
+def lucy(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    folder = obedient.lucy_edit(tmp_path_factory.mktemp("lucy"))
+    return load(variant(folder, "wan", pipeline="LucyEditPipeline", pipelines={}, modes=(V2V,)), device="cpu")
+
+
+def test_a_source_that_is_edited_by_the_prompt_is_seen_where_and_when_it_is(lucy: LoadedModel) -> None:
+    source = tuple(halves(RED, BLUE) if frame < 5 else halves(GREEN, WHITE) for frame in range(FRAMES))
+    made = clip(lucy, (SOURCE, source))
+    for frame, left, right in ((0, RED, BLUE), (-1, GREEN, WHITE)):
+        assert is_like(made[frame, :, :12], left)
+        assert is_like(made[frame, :, 20:], right)
+
+
+def test_an_edit_by_the_prompt_is_the_class_called_by_hand_and_hears_the_prompt(
+    lucy: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, heard = lucy.pipes[V2V], []
+    forward = pipe.transformer.forward
+
+    def hearing(*given: Any, **named: Any) -> Any:
+        heard.append(named["encoder_hidden_states"])
+        return forward(*given, **named)
+
+    monkeypatch.setattr(pipe.transformer, "forward", hearing)
+    source = tuple(noise(frame) for frame in range(FRAMES))
+    made = clip(lucy, (SOURCE, source), seed=5)
+    by_hand = pipe(
+        video=list(source), prompt=["a shape"], negative_prompt=[""], width=SIDE, height=SIDE, num_frames=FRAMES,
+        num_inference_steps=3, guidance_scale=1.0, generator=[torch.Generator("cpu").manual_seed(5)],
+    )  # fmt: skip
+    np.testing.assert_array_equal(made, (by_hand.frames[0] * 255).round().astype(np.uint8))
+    assert len(heard) == 6
+    assert all(torch.equal(one, other) for one, other in zip(heard[:3], heard[3:], strict=True))
+
+
+def test_a_source_that_is_edited_by_the_prompt_has_no_share_that_is_made_anew(lucy: LoadedModel) -> None:
+    catalog = Catalog(variants={lucy.variant.name: lucy.variant})
+
+    def ask(**source: Any) -> Group:
+        told = {"prompt": "a", "variant": lucy.variant.name, "inputs": [{"role": "source", "video": "a.mp4", **source}]}
+        request = Request.model_validate(told)
+        return resolve(request.settings, catalog, inputs=request.input_specs, rank=lambda v, g: 0.0)
+
+    assert ask().fingerprint("a", "", 1, ["x"]) != ask().fingerprint("a", "", 1, ["y"])
+    assert ask().fingerprint("a", "", 1, ["x"]) != ask(start=1.0).fingerprint("a", "", 1, ["x"])
+    with pytest.raises(InvalidRequestError, match="LucyEditPipeline takes no strength of a source"):
+        ask(strength=0.5)
+
+
+def test_weights_that_see_no_source_do_not_load_as_if_they_did(tiny_folder: TinyFolder) -> None:
+    entry = {"pipeline": "LucyEditPipeline", "pipelines": {}, "modes": (V2V,)}
+    with pytest.raises(VariantLoadError, match="takes 16 channels, 16 of them the clip's latents; .*available: 32"):
+        load(tiny_variant("wan", tiny_folder("wan"), **entry), device="cpu")
 
 
 @pytest.mark.parametrize("role", [Role.REFERENCE, Role.STYLE])
