@@ -19,6 +19,7 @@ import pytest
 import typer
 
 import rushes
+from pipelines.rows import FIELDS
 from rushes.cli import app
 from schemas.catalog import parse_catalog
 from tests.pipelines.catalogs import TWO_VARIANTS
@@ -207,6 +208,12 @@ def test_every_benchmark_is_listed_with_options_that_it_has() -> None:
     for name, words in listed.items():
         absent = [word for word in words.split() if word.startswith("--") and f'"{word}"' not in benchmarks[name]]
         assert not absent, f"benchmarks.{name} has no option {absent}"
+
+
+def test_the_first_page_lists_every_field_of_a_manifest() -> None:
+    table = (ROOT / "README.md").read_text().partition("| field | meaning |")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == FIELDS
 
 
 def test_tables_of_the_first_page_fit_a_terminal() -> None:
