@@ -5,6 +5,7 @@
 | `WanVACEPipeline` | a control video, a mask beside it (white: made anew), reference images, one scale for all |
 | LTX's and LTX-2's `…ConditionPipeline` | images, each with its frame and strength; the camera's views are among them |
 | `CogVideoXFunControlPipeline` | `control_video`, one picture a frame |
+| `LTX2InContextPipeline` | the same, and videos or images that it sees beside the clip, each with its strength |
 | `WanImageToVideoPipeline`, `HunyuanVideoFramepackPipeline` | `image` and `last_image` |
 | `EasyAnimateControlPipeline` | `control_video`, or the camera as rays of every pixel; `ref_image` is the first frame |
 | `EasyAnimateInpaintPipeline` | a video, and a mask beside it; `strength` |
@@ -17,6 +18,7 @@
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -43,6 +45,7 @@ NEEDED = {
     "WanVACEPipeline": frozenset({"video", "mask", "reference_images", "conditioning_scale"}),
     "LTXConditionPipeline": frozenset({"conditions"}),
     "LTX2ConditionPipeline": frozenset({"conditions"}),
+    "LTX2InContextPipeline": frozenset({"conditions", "reference_conditions"}),
     "WanImageToVideoPipeline": frozenset({"image", "last_image"}),
     "HunyuanVideoFramepackPipeline": frozenset({"image", "last_image"}),
     "SanaWMPipeline": frozenset({"image", "c2w", "intrinsics"}),
@@ -80,12 +83,20 @@ def _only(role: Role, group: Group, given: Given) -> list[Image.Image]:
 def check_weights(variant: Variant, mode: Mode, pipe: Any) -> None:
     """Refuse what the class carries and these weights do not. Raises VariantLoadError."""
     own = getattr(pipe, "vae_temporal_compression_ratio", variant.latent.temporal)
-    if type(pipe).__name__ == "LTX2ConditionPipeline" and own != variant.latent.temporal:
+    if type(pipe).__name__ in ("LTX2ConditionPipeline", "LTX2InContextPipeline") and own != variant.latent.temporal:
         # Keyframes would stand at other frames than those that are said.
         raise VariantLoadError(
             f"variant {variant.name!r}: latent.temporal is {variant.latent.temporal}, and these weights make {own} "
             f"frames of a latent one; available: {own}"
         )
+    smaller = _reference_factor(variant)
+    if type(pipe).__name__ == "LTX2InContextPipeline" and smaller > 1:
+        divides = pipe.vae_spatial_compression_ratio * smaller
+        if variant.shape.divisor % divides:
+            raise VariantLoadError(
+                f"variant {variant.name!r}: shape.divisor is {variant.shape.divisor}: what is seen beside the clip is "
+                f"{smaller} times smaller, and must divide too; available: {divides}"
+            )
     cannot = Role.LAST_FRAME in variant.roles(mode) and type(pipe).__name__ == "WanImageToVideoPipeline"
     if cannot and pipe.config.get("expand_timesteps"):
         raise VariantLoadError(
@@ -172,6 +183,40 @@ def _ltx2(group: Group, given: Given, variant: Variant) -> dict[str, Any]:
     return {"conditions": placed} if placed else {}
 
 
+def _ltx2_in_context(group: Group, given: Given, variant: Variant) -> dict[str, Any]:
+    from diffusers.pipelines.ltx2.pipeline_ltx2_ic_lora import LTX2ReferenceCondition
+
+    seen = [
+        LTX2ReferenceCondition(
+            frames=media if one.role is Role.REFERENCE else as_video(media, group.frames),
+            strength=1.0 if one.strength is None else one.strength,
+        )
+        for one, media in given
+        if one.role in (Role.STRUCTURE, Role.SOURCE, Role.REFERENCE)
+    ]
+    return {**_ltx2(group, given, variant), **({"reference_conditions": seen} if seen else {})}
+
+
+def check_adapter(variant: Variant, file: Path) -> None:
+    """Refuse a LoRA that was trained on videos of another size beside the clip than they would have. Raises
+    VariantLoadError."""
+    from safetensors import safe_open
+
+    if "LTX2InContextPipeline" not in {variant.pipeline_for(mode) for mode in variant.modes}:
+        return
+    with safe_open(file, "np") as opened:
+        trained = (opened.metadata() or {}).get("reference_downscale_factor")
+    if trained is not None and int(float(trained)) != _reference_factor(variant):
+        raise VariantLoadError(
+            f"variant {variant.name!r}: {file.name} was trained on references {trained} times smaller; "
+            f"available: call_options = {{ reference_downscale_factor = {trained} }}"
+        )
+
+
+def _reference_factor(variant: Variant) -> int:
+    return int(cast(int, variant.call_options.get("reference_downscale_factor", 1)))
+
+
 def _first_and_last(group: Group, given: Given, _: Variant) -> dict[str, Any]:  # noqa: ARG001
     names = {Role.FIRST_FRAME: "image", Role.LAST_FRAME: "last_image"}
     return {names[one.role]: media for one, media in given}
@@ -242,6 +287,7 @@ _MAKERS: dict[str, Callable[[Group, Given, Variant], dict[str, Any]]] = {
     "WanVACEPipeline": _vace,
     "LTXConditionPipeline": _ltx,
     "LTX2ConditionPipeline": _ltx2,
+    "LTX2InContextPipeline": _ltx2_in_context,
     "WanImageToVideoPipeline": _first_and_last,
     "HunyuanVideoFramepackPipeline": _first_and_last,
     "SanaWMPipeline": _sana_world,

@@ -17,6 +17,7 @@ from schemas.catalog import Variant
 from schemas.conditions import carried, classes_with
 from schemas.errors import VariantLoadError
 from schemas.inputs import FRAMES as FRAME_ROLES
+from schemas.inputs import Role
 from schemas.parts import Part
 from schemas.request import Mode
 from schemas.sliding import prompt_of_each_window, slide_of, told_frames
@@ -37,7 +38,8 @@ _OURS = {
     "last_image", "mask", "reference_images", "conditioning_scale", "conditions", "frame_index",
     "c2w", "action", "intrinsics", "conditioning_frames", "controlnet_conditioning_scale", "controlnet_frame_indices",
     "ip_adapter_image", "ip_adapter_image_embeds",
-    "prompt_segments", "seed", "control_video", "control_video_latents",
+    "prompt_segments", "seed", "reference_conditions", "conditioning_attention_mask",
+    "control_video", "control_video_latents",
     "control_camera_video", "ref_image", "mask_video", "masked_video_latents",
 }  # fmt: skip
 
@@ -71,6 +73,7 @@ _ONE_A_CALL = {
     "HunyuanVideoFramepackPipeline",
     # Takes lists, and of generators uses the first.
     "LTX2ConditionPipeline",
+    "LTX2InContextPipeline",
 }
 
 # Their output is the one clip, where others give a list of clips.
@@ -149,7 +152,8 @@ def check_modes(form: CallForm, variant: Variant, mode: Mode) -> None:
         Mode.TEXT_TO_VIDEO: not form.takes_prompt,
         Mode.IMAGE_TO_VIDEO: form.image is None
         and not (form.pipeline in NEEDED and carried(form.pipeline, mode).roles & FRAME_ROLES),
-        Mode.VIDEO_TO_VIDEO: form.video is None,
+        Mode.VIDEO_TO_VIDEO: form.video is None
+        and not (form.pipeline in NEEDED and Role.SOURCE in carried(form.pipeline, mode).roles),
     }
     if lacks[mode] or not NEEDED.get(form.pipeline, frozenset()) <= form.parameters:
         raise VariantLoadError(

@@ -14,7 +14,7 @@ from typing import Any
 
 from models.adapters import Adapters
 from models.components import CHECKPOINT_FILES, OWN_PIPELINES, index_of, is_hotshot, left_out, ready
-from models.conditions import check_weights
+from models.conditions import check_adapter, check_weights
 from models.controlnet import check_fits, class_for, load_controlnet
 from models.families import call_form, check_modes
 from models.footage import Footage
@@ -271,6 +271,7 @@ def _add_loras(variant: Variant, pipe: Any, weights_of: Callable[[str, str | Non
     names: list[str] = []
     for index, lora in enumerate(variant.loras):
         folder, file = _lora_file(variant, lora, weights_of)
+        check_adapter(variant, folder / file)
         name = lora.name or f"lora{index}"
         try:
             pipe.load_lora_weights(str(folder), weight_name=file, adapter_name=name, use_safetensors=True)

@@ -6,6 +6,7 @@ the weights were trained for is the catalog's to say (`conditions`), and without
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -49,9 +50,9 @@ class Carried:
 
     `usual`: what its weights can be expected to obey when the catalog does not say. `strengths`: roles that take one;
     the inputs of a clip whose roles are together in one of `one_strength` have the same. `adds`: roles of which each
-    input makes the model see one more latent frame. `steers`: what of the motion it can be told, `usual_steers` without
-    the catalog's word. `by`: roles that are carried by a part which the entry names, and the part. `needs`: roles
-    without which it cannot be called.
+    input makes the model see one more latent frame, `again`: as many as the clip has. `steers`: what of the motion it
+    can be told, `usual_steers` without the catalog's word. `by`: roles that are carried by a part which the
+    entry names, and the part. `needs`: roles without which it cannot be called.
     """
 
     roles: frozenset[Role]
@@ -59,6 +60,7 @@ class Carried:
     strengths: frozenset[Role] = frozenset()
     one_strength: tuple[frozenset[Role], ...] = ()
     adds: frozenset[Role] = frozenset()
+    again: frozenset[Role] = frozenset()
     steers: frozenset[Steer] = frozenset()
     usual_steers: frozenset[Steer] = frozenset()
     by: Mapping[Role, Part] = field(default_factory=dict)
@@ -86,6 +88,17 @@ _LTX_CONDITION = Carried(
     strengths=FRAMES,
     adds=frozenset({Role.LAST_FRAME, Role.KEYFRAME}),
     # As keyframes, which have no mask: what was uncovered is a guess.
+    steers=frozenset({Steer.CAMERA}),
+)
+# What it sees whole beside the clip a LoRA has taught it: the entry says whether that is edges, a source or a picture.
+# Frames it takes as the class above.
+_IN_CONTEXT = Carried(
+    roles=FRAMES | {Role.STRUCTURE, Role.SOURCE, Role.REFERENCE},
+    usual=FRAMES,
+    # Of a source the word would mean the opposite, as above.
+    strengths=FRAMES | {Role.STRUCTURE, Role.REFERENCE},
+    adds=frozenset({Role.LAST_FRAME, Role.KEYFRAME, Role.REFERENCE}),
+    again=frozenset({Role.STRUCTURE, Role.SOURCE}),
     steers=frozenset({Steer.CAMERA}),
 )
 _FIRST_AND_LAST = Carried(roles=frozenset({Role.FIRST_FRAME, Role.LAST_FRAME}), usual=frozenset({Role.FIRST_FRAME}))
@@ -136,6 +149,7 @@ _BY_CLASS = {
     "WanVACEPipeline": _VACE,
     "LTXConditionPipeline": _LTX_CONDITION,
     "LTX2ConditionPipeline": _LTX_CONDITION,
+    "LTX2InContextPipeline": _IN_CONTEXT,
     "WanImageToVideoPipeline": _FIRST_AND_LAST,
     FRAMEPACK: _FIRST_AND_LAST,
     # It sees the source beside the clip in every step, and has no share of it that is made anew.
@@ -197,11 +211,17 @@ def implied_mode(roles: Iterable[Role]) -> Mode:
     return Mode.IMAGE_TO_VIDEO if given & FRAMES else Mode.TEXT_TO_VIDEO
 
 
-def added_frames(pipeline: str, mode: Mode, conditions: Sequence[Condition]) -> int:
-    """Latent frames that the model sees beside the clip's own."""
-    adds = carried(pipeline, mode).adds
+def added_frames(
+    pipeline: str, mode: Mode, conditions: Sequence[Condition], latent_frames: int, options: Mapping[str, Any]
+) -> int:
+    """Latent frames that the model sees beside the clip's own, which are `latent_frames`. `options`: the entry's
+    `call_options`."""
+    can = carried(pipeline, mode)
     # A frame at the beginning stands in the clip's own latents.
-    return sum(one.role in adds and one.frame != 0 for one in conditions)
+    single = sum(one.role in can.adds and one.frame != 0 for one in conditions)
+    again = sum(one.role in can.again for one in conditions) * latent_frames
+    # They may be smaller than the clip, on both sides.
+    return single + -(-again // int(options.get("reference_downscale_factor", 1)) ** 2)
 
 
 def resolved(

@@ -11,7 +11,7 @@ from schemas.request import Settings
 # Classes that have one control video, in which only one thing can be shown at a place.
 _ONE_CONTROL = frozenset({"WanVACEPipeline"})
 # Classes that are shown the camera's views as keyframes, as they take pictures at frames and nothing else.
-SHOWN_VIEWS = frozenset({"LTXConditionPipeline", "LTX2ConditionPipeline"})
+SHOWN_VIEWS = frozenset({"LTXConditionPipeline", "LTX2ConditionPipeline", "LTX2InContextPipeline"})
 # What the camera moves over, by class.
 _VIEWS = {
     "WanVACEPipeline": (Role.FIRST_FRAME, Role.SOURCE),

@@ -127,7 +127,10 @@ def call_shape(variant: Variant, group: Group) -> Shape:
     clip is so many frames longer. (Encoding the input then stands in for decoding them.) A CallShape where a clip
     takes several."""
     pipeline = variant.pipeline_for(group.mode)
-    added = added_frames(pipeline, group.mode, group.conditions) + views_added(pipeline, group.camera)
+    frames = group.frames if group.chunks is None else group.chunks.frames
+    latent_frames = (frames - 1) // variant.latent.temporal + 1
+    added = added_frames(pipeline, group.mode, group.conditions, latent_frames, variant.call_options)
+    added += views_added(pipeline, group.camera)
     more = added * variant.latent.temporal
     slide = slide_of(pipeline, variant.call_options, group.frames, variant.latent.temporal)
     if group.chunks is not None:

@@ -1,4 +1,4 @@
-"""LTX-2 told frames: a real tiny `LTX2ConditionPipeline` with random weights, with sound."""
+"""LTX-2 told frames, and shown videos beside the clip: real tiny pipelines with random weights, with sound."""
 
 from pathlib import Path
 from typing import Any
@@ -8,20 +8,23 @@ import numpy.typing as npt
 import pytest
 import torch
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+from diffusers.pipelines.ltx2.pipeline_ltx2_ic_lora import LTX2ReferenceCondition
+from PIL import Image
+from safetensors.torch import save_file
 
 from cluster.cost.model import call_shape
 from models.loaded import LoadedModel
 from models.loader import load
-from models.model import Sounding, TaskMedia, frames_of, ignore_step, nobody_cancelled
+from models.model import Pictures, Sounding, TaskMedia, frames_of, ignore_step, nobody_cancelled
 from schemas.catalog import Catalog, Variant
-from schemas.conditions import Condition
+from schemas.conditions import Condition, implied_mode
 from schemas.errors import InvalidRequestError, VariantLoadError
-from schemas.inputs import Role
+from schemas.inputs import Kind, Role
 from schemas.request import Request
 from schemas.resolve import resolve
 from schemas.task import Group, RenderBatch
 from tests.models.tiny_sound import ltx2
-from tests.models.tiny_variants import I2V, T2V, group_of, noise_image, task_of, tiny_variant
+from tests.models.tiny_variants import I2V, T2V, V2V, group_of, noise_image, task_of, tiny_variant
 from training.tiny import save
 
 FPS, FRAMES, SIDE = 8, 9, 32
@@ -186,3 +189,135 @@ def test_an_entry_with_another_latent_frame_than_its_weights_is_not_loaded(folde
         VariantLoadError, match=r"latent\.temporal is 8, .* make 2 frames of a latent one; available: 2"
     ):
         load(variant_of(folder, temporal=8), device="cpu")
+
+
+# --- Videos and pictures that are seen beside the clip ---------------------------------------------------------------
+
+IN_CONTEXT = "LTX2InContextPipeline"
+STRUCTURE = Condition(role=Role.STRUCTURE, medium="video", kind=Kind.EDGES)
+REFERENCE = Condition(role=Role.REFERENCE, medium="image", strength=0.5)
+SOURCE = Condition(role=Role.SOURCE, medium="video")
+SAID = ("first_frame", "last_frame", "structure:edges", "source", "reference")
+
+
+def in_context(folder: Path, **changes: Any) -> Variant:
+    entry = {"pipeline": IN_CONTEXT, "pipelines": {}, "modes": (T2V, I2V, V2V), "conditions": SAID}
+    return variant_of(folder, **entry | changes)
+
+
+@pytest.fixture(scope="module")
+def beside(folder: Path) -> LoadedModel:
+    return load(in_context(folder), device="cpu")
+
+
+def video(seed: int) -> tuple[Image.Image, ...]:
+    return tuple(noise_image(100 * seed + frame) for frame in range(FRAMES))
+
+
+def rendered(model: LoadedModel, *given: tuple[Condition, Pictures]) -> Any:
+    group = group_of(
+        model.variant, implied_mode(one.role for one, _ in given), conditions=tuple(one for one, _ in given)
+    )
+    work = RenderBatch(group, (task_of(group, "rain", 1, media=tuple("x" for _ in given)),))
+    (made,) = model.render(work, (TaskMedia(tuple(media for _, media in given)),), ignore_step, nobody_cancelled)
+    return made
+
+
+def test_a_video_beside_the_clip_changes_it_by_what_it_shows_and_how_firmly(beside: LoadedModel) -> None:
+    said = rendered(beside, (STRUCTURE, video(1)))
+    assert apart(said, rendered(beside, (STRUCTURE, video(1)))) == 0
+    assert apart(said, rendered(beside, (STRUCTURE, video(2)))) > 0.1
+    assert apart(said, rendered(beside, (STRUCTURE.model_copy(update={"strength": 0.4}), video(1)))) > 0
+    assert apart(said, rendered(beside)) > 0.1
+    assert apart(said, rendered(beside, (SOURCE, video(1)))) == 0, "a source is seen as it is, like a structure"
+    still = STRUCTURE.model_copy(update={"medium": "image"})
+    standing = rendered(beside, (STRUCTURE, (noise_image(7),) * FRAMES))
+    assert apart(rendered(beside, (still, noise_image(7))), standing) == 0, "a picture stands still"
+
+
+def test_the_network_sees_each_of_them_clean_where_and_when_it_is(
+    beside: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, seen = beside.pipes[I2V], []
+    forward = pipe.transformer.forward
+
+    def seeing(*given: Any, **named: Any) -> Any:
+        seen.append((named["hidden_states"][0], named["timestep"][0], named["video_coords"][0]))
+        return forward(*given, **named)
+
+    monkeypatch.setattr(pipe.transformer, "forward", seeing)
+    rendered(
+        beside, (FIRST, noise_image(1)), (LAST, noise_image(2)), (STRUCTURE, video(3)), (REFERENCE, noise_image(4))
+    )
+    tokens, timestep, coords = seen[0]
+    cells = (SIDE // 8) ** 2
+    own, again = 5 * cells, slice(6 * cells, 11 * cells)
+    assert len(tokens) == own + cells + own + cells, "the clip, the last frame, a whole video, a picture"
+    vae = pipe.vae
+    latents = vae.encode(pipe.video_processor.preprocess_video(list(video(3)), SIDE, SIDE)).latent_dist.mode()
+    known = pipe._pack_latents(pipe._normalize_latents(latents, vae.latents_mean, vae.latents_std))[0]
+    assert torch.equal(tokens[again], known), "what it shows, without noise"
+    assert torch.equal(coords[:, again], coords[:, :own]), "at the places and instants of the clip's own"
+    assert torch.equal(coords[:, -cells:], coords[:, :cells]), "a picture at its beginning"
+    assert timestep[again].max() == 0
+    assert (timestep[-cells:] / timestep.max()).unique().tolist() == [0.5], "half as firm"
+
+
+def test_its_clips_with_something_beside_them_are_those_of_the_class_called_by_hand(beside: LoadedModel) -> None:
+    made = rendered(beside, (STRUCTURE, video(3)), (REFERENCE, noise_image(4)))
+    by_hand = beside.pipes[T2V](
+        prompt="rain", negative_prompt="", width=SIDE, height=SIDE, num_frames=FRAMES, frame_rate=float(FPS),
+        reference_conditions=[
+            LTX2ReferenceCondition(frames=list(video(3))),
+            LTX2ReferenceCondition(frames=noise_image(4), strength=0.5),
+        ],
+        num_inference_steps=2, guidance_scale=3.0, max_sequence_length=64, output_type="np",
+        generator=torch.Generator("cpu").manual_seed(1),
+    )  # fmt: skip
+    np.testing.assert_array_equal(made, (by_hand.frames[0] * 255).round().astype(np.uint8))
+
+
+def test_frames_beside_nothing_else_are_taken_as_by_the_class_without_a_context(
+    beside: LoadedModel, model: LoadedModel
+) -> None:
+    np.testing.assert_array_equal(clip(beside, (FIRST, 1), (LAST, 2)), clip(model, (FIRST, 1), (LAST, 2)))
+
+
+def test_a_video_beside_the_clip_is_paid_for_as_another_and_part_of_the_fingerprint(beside: LoadedModel) -> None:
+    def asked(*inputs: dict[str, Any], variant: Variant = beside.variant) -> Group:
+        return resolved(Catalog(variants={"told": variant}), *inputs)
+
+    edges, ink = {"role": "structure", "kind": "edges", "video": "a.mp4"}, {"role": "reference", **PICTURE}
+    one, both, weaker = asked(edges), asked(edges, ink), asked({**edges, "strength": 0.5})
+    assert one.audio
+    assert call_shape(beside.variant, one).frames == FRAMES + 5 * 2, "five latent frames, of two each, once more"
+    assert call_shape(beside.variant, both).frames == FRAMES + 6 * 2
+    smaller = in_context(Path("/none"), call_options={"reference_downscale_factor": 2})
+    assert call_shape(smaller, asked(edges, variant=smaller)).frames == FRAMES + 2 * 2, "a quarter of five, rounded up"
+    prints = [group.fingerprint("rain", "", 1, ["x", "y"][: len(group.conditions)]) for group in (one, both, weaker)]
+    assert len({*prints, asked({**edges, "start": 1.0}).fingerprint("rain", "", 1, ["x"])}) == 4
+
+
+def test_another_structure_than_its_adapter_follows_is_refused_with_the_one_it_does(beside: LoadedModel) -> None:
+    catalog = Catalog(variants={"told": beside.variant})
+    with pytest.raises(InvalidRequestError, match="told takes no structure of kind pose, but of edges"):
+        resolved(catalog, {"role": "structure", "kind": "pose", "video": "a.mp4"})
+    with pytest.raises(InvalidRequestError, match=f"{IN_CONTEXT} takes no strength of a source"):
+        resolved(catalog, {"role": "source", "video": "a.mp4", "strength": 0.5})
+    usual = in_context(Path("/none"), conditions=None)
+    assert usual.all_roles == (Role.FIRST_FRAME, Role.LAST_FRAME, Role.KEYFRAME), "the rest is an adapter's"
+
+
+def test_smaller_videos_beside_the_clip_are_of_the_adapters_size_and_divide(folder: Path, tmp_path: Path) -> None:
+    half = {"max_sequence_length": 64, "reference_downscale_factor": 2}
+    shape = {"divisor": 8, "max_frames": 9, "max_pixels": 65536, "native": [(SIDE, SIDE, FRAMES)]}
+    with pytest.raises(VariantLoadError, match=r"divisor is 8: .* 2 times smaller, and must divide too; available: 16"):
+        load(in_context(folder, call_options=half, shape=shape), device="cpu")
+    file = tmp_path / "ic.safetensors"
+    save_file({"x": torch.zeros(1)}, file, metadata={"reference_downscale_factor": "2"})
+    with pytest.raises(
+        VariantLoadError, match="references 2 times smaller; available: .*reference_downscale_factor = 2"
+    ):
+        load(in_context(folder, loras=({"source": str(file)},)), device="cpu")
+    model = load(in_context(folder, call_options=half), device="cpu")
+    assert rendered(model, (STRUCTURE, video(1))).shape == (FRAMES, SIDE, SIDE, 3)
