@@ -7,6 +7,7 @@
 | `CogVideoXFunControlPipeline` | `control_video`, one picture a frame |
 | `LTX2InContextPipeline` | the same, and videos or images that it sees beside the clip, each with its strength |
 | `WanImageToVideoPipeline`, `HunyuanVideoFramepackPipeline` | `image` and `last_image` |
+| `Cosmos2_5_TransferPipeline` | `controls`, one picture a frame, and a scale |
 | `EasyAnimateControlPipeline` | `control_video`, or the camera as rays of every pixel; `ref_image` is the first frame |
 | `EasyAnimateInpaintPipeline` | a video, and a mask beside it; `strength` |
 | `SanaWMPipeline` | `image`, and the camera as matrices: where it is, and its lens |
@@ -33,6 +34,7 @@ from schemas.errors import MediaError, RenderError, VariantLoadError
 from schemas.inputs import Role
 from schemas.motion import Steer
 from schemas.request import Mode
+from schemas.sliding import COSMOS_TRANSFER, chunk_of
 from schemas.task import Group, Task
 
 # What the calls of the classes that have a way of their own must take.
@@ -50,6 +52,7 @@ NEEDED = {
     "HunyuanVideoFramepackPipeline": frozenset({"image", "last_image"}),
     "SanaWMPipeline": frozenset({"image", "c2w", "intrinsics"}),
     "CogVideoXFunControlPipeline": frozenset({"control_video"}),
+    COSMOS_TRANSFER: frozenset({"controls", "controls_conditioning_scale", "num_frames_per_chunk"}),
     "EasyAnimateControlPipeline": frozenset({"control_video", "control_camera_video", "ref_image"}),
     "EasyAnimateInpaintPipeline": frozenset({"video", "mask_video", "strength"}),
 }
@@ -226,6 +229,15 @@ def _cog_control(group: Group, given: Given, _: Variant) -> dict[str, Any]:
     return {"control_video": _only(Role.STRUCTURE, group, given)}
 
 
+def _cosmos_transfer(group: Group, given: Given, variant: Variant) -> dict[str, Any]:
+    return {
+        "controls": _only(Role.STRUCTURE, group, given),
+        "controls_conditioning_scale": _scale(given[0][0]),
+        # It always renders whole windows: of a clip that is shorter the rest would be left out.
+        "num_frames_per_chunk": min(chunk_of(variant.call_options), group.frames),
+    }
+
+
 def _easy_control(group: Group, given: Given, variant: Variant) -> dict[str, Any]:
     from models.easyanimate import control_arguments
 
@@ -292,6 +304,7 @@ _MAKERS: dict[str, Callable[[Group, Given, Variant], dict[str, Any]]] = {
     "HunyuanVideoFramepackPipeline": _first_and_last,
     "SanaWMPipeline": _sana_world,
     "CogVideoXFunControlPipeline": _cog_control,
+    COSMOS_TRANSFER: _cosmos_transfer,
     "EasyAnimateControlPipeline": _easy_control,
     "EasyAnimateInpaintPipeline": _easy_inpaint,
     "AnimateDiffControlNetPipeline": _controlled,

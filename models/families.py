@@ -40,6 +40,7 @@ _OURS = {
     "ip_adapter_image", "ip_adapter_image_embeds",
     "prompt_segments", "seed", "reference_conditions", "conditioning_attention_mask",
     "control_video", "control_video_latents",
+    "controls", "controls_conditioning_scale", "num_ar_latent_conditional_frames",
     "control_camera_video", "ref_image", "mask_video", "masked_video_latents",
 }  # fmt: skip
 

@@ -45,7 +45,7 @@ from schemas.errors import (
     VariantLoadError,
 )
 from schemas.request import Mode
-from schemas.sliding import slide_of
+from schemas.sliding import ONE_BAR, slide_of
 from schemas.task import Group, RenderBatch, Task
 
 log = logging.getLogger(__name__)
@@ -176,10 +176,10 @@ class LoadedModel:
         return tuple(CancelledError(f"task {task.fingerprint} was cancelled") for task in batch.tasks)
 
     def _windows(self, batch: RenderBatch) -> int:
-        """How often the class goes through its steps in one call."""
+        """How many progress bars of the class go by in one call."""
         pipeline, options = self.forms[batch.group.mode].pipeline, self.variant.call_options
         slide = slide_of(pipeline, options, batch.group.frames, self.variant.latent.temporal)
-        return 1 if slide is None else len(slide.begins_at)
+        return 1 if slide is None or pipeline in ONE_BAR else len(slide.begins_at)
 
     def _tidy(self, pipe: Any) -> None:
         """After a call that ended half way: offloaded parts go back, step caches forget, memory is given back."""

@@ -18,6 +18,7 @@ from models.conditions import check_adapter, check_weights
 from models.controlnet import check_fits, class_for, load_controlnet
 from models.families import call_form, check_modes
 from models.footage import Footage
+from models.guardrail import load_guardrail
 from models.ip_adapter import add_ip_adapter, files_of
 from models.loaded import LoadedModel
 from models.model import Model
@@ -125,7 +126,8 @@ def _load(
         | _gguf(variant, weights, weights_of, dtype),
     )
     if getattr(pipe, "controlnet", None) is not None:
-        check_fits(pipe.controlnet, pipe.unet, (variant.controlnet and variant.controlnet.source) or "in its weights")
+        denoiser = getattr(pipe, "unet", None) or pipe.transformer
+        check_fits(pipe.controlnet, denoiser, (variant.controlnet and variant.controlnet.source) or "in its weights")
     if variant.ip_adapter is not None:
         source = weights_of(variant.ip_adapter.source, variant.ip_adapter.revision, files_of(variant.ip_adapter))
         add_ip_adapter(variant, pipe, variant.ip_adapter, source.folder)
@@ -196,16 +198,22 @@ def pipeline_class(variant: Variant, name: str) -> Any:
 def _parts(
     variant: Variant,
     classes: Iterable[Any],
-    weights_of: Callable[[str, str | None], Weights],
+    weights_of: Callable[[str, str | None, Sequence[str]], Weights],
     dtype: Any,
 ) -> dict[str, Any]:
-    """Networks that the entry names beside the weights, by the names that the classes have for them."""
+    """What stands beside the weights, by the names that the classes have for it: networks that the entry names, and the
+    guardrail of classes that are not called without one."""
+    found: dict[str, Any] = {}
     net = variant.controlnet
-    takers = [cls for cls in classes if "controlnet" in inspect.signature(cls.__init__).parameters]
-    if net is None or net.source is None or not takers:
-        return {}
-    folder = weights_of(net.source, net.revision).folder
-    return {"controlnet": load_controlnet(folder, dtype, class_for(takers[0].__name__))}
+    for cls in classes:
+        takes = inspect.signature(cls.__init__).parameters
+        if net is not None and net.source is not None and "controlnet" in takes and "controlnet" not in found:
+            # Also where it is a branch of the repository whose pipeline is loaded: it is none itself.
+            folder = weights_of(net.source, net.revision, ("*.safetensors", "*.json")).folder
+            found["controlnet"] = load_controlnet(folder, dtype, class_for(cls.__name__))
+        if cls.__name__.startswith("Cosmos") and "safety_checker" in takes and "safety_checker" not in found:
+            found["safety_checker"] = load_guardrail(cls.__name__)
+    return found
 
 
 def _taken(cls: Any, parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from schemas.inputs import ANY_EXTRACTOR, FRAMES, InputSpec, Kind, Medium, Role
 from schemas.motion import Steer
 from schemas.parts import Part
 from schemas.request import Mode
-from schemas.sliding import FRAMEPACK
+from schemas.sliding import COSMOS_TRANSFER, FRAMEPACK
 
 ALL = frozenset(Role)
 # Classes that can be given neighbouring frames one by one.
@@ -116,6 +116,10 @@ _STRUCTURE = frozenset({Role.STRUCTURE})
 # Its call takes the clip's length from the control video: without one there is no call.
 _COG_CONTROL = Carried(roles=_STRUCTURE, usual=_STRUCTURE, needs=_STRUCTURE)
 
+# Its ControlNet's kind; nothing in the class stands for none.
+_COSMOS_TRANSFER = Carried(
+    roles=_STRUCTURE, usual=_STRUCTURE, strengths=_STRUCTURE, needs=_STRUCTURE, by={Role.STRUCTURE: Part.CONTROLNET}
+)
 # Its weights are for a control video or for a camera: what they are not for is refused when they are loaded.
 _EASY_CONTROL = Carried(
     roles=_STRUCTURE | {Role.FIRST_FRAME}, usual=_STRUCTURE | {Role.FIRST_FRAME}, steers=frozenset({Steer.CAMERA})
@@ -143,6 +147,7 @@ _BY_CLASS = {
     "AnimateDiffSparseControlNetPipeline": _animatediff(*FRAMES),
     "HotshotControlNetPipeline": _animatediff(Role.STRUCTURE, styled=False),
     "CogVideoXFunControlPipeline": _COG_CONTROL,
+    COSMOS_TRANSFER: _COSMOS_TRANSFER,
     "EasyAnimateControlPipeline": _EASY_CONTROL,
     "EasyAnimateInpaintPipeline": _EASY_INPAINT,
     "SanaWMPipeline": _SANA_WORLD,

@@ -5,6 +5,7 @@
 | `LTXI2VLongMultiPromptPipeline` | `temporal_tile_size` frames | `temporal_overlap` | one a window |
 | `SkyReelsV2DiffusionForcing…Pipeline` | `base_num_frames` | `overlap_history`, where the entry says it | no |
 | `HeliosPipeline` | `num_latent_frames_per_chunk` latent frames | none: it sees those before in few tokens | no |
+| `Cosmos2_5_TransferPipeline` | `num_frames_per_chunk` frames | `num_ar_conditional_frames` | no |
 | `HunyuanVideoFramepackPipeline` | `latent_window_size` latent frames | none, likewise; from the end on | no |
 
 Framepack adds `latent_window_size` latent frames a section to the first frame: of a clip of another length the end is
@@ -17,6 +18,9 @@ from typing import Any, NamedTuple
 from schemas.errors import Issue
 
 FRAMEPACK = "HunyuanVideoFramepackPipeline"
+COSMOS_TRANSFER = "Cosmos2_5_TransferPipeline"
+# Its progress bar counts the steps of all windows together.
+ONE_BAR = frozenset({COSMOS_TRANSFER})
 SEVERAL_PROMPTS = frozenset({"LTXI2VLongMultiPromptPipeline"})
 
 
@@ -63,6 +67,11 @@ def slide_of(pipeline: str, options: Mapping[str, Any], frames: int, temporal: i
         overlap = (int(options["overlap_history"]) - 1) // temporal + 1
     elif pipeline == "HeliosPipeline":
         size, overlap = int(options.get("num_latent_frames_per_chunk", 9)), 0
+    elif pipeline == COSMOS_TRANSFER:
+        of_window, seen = chunk_of(options), int(options.get("num_ar_conditional_frames", 1))
+        begins_at = tuple(start // temporal for start in range(0, frames - seen, max(1, of_window - seen)))
+        size = (of_window - 1) // temporal + 1
+        return Slide(size, (seen - 1) // temporal + 1, begins_at, temporal) if len(begins_at) > 1 else None
     elif pipeline == FRAMEPACK:
         size = _section(options)
         sections = _sections(options, frames, temporal)
@@ -75,6 +84,11 @@ def slide_of(pipeline: str, options: Mapping[str, Any], frames: int, temporal: i
     while begins[-1] + size < latents:
         begins.append(begins[-1] + max(1, size - overlap))
     return Slide(size, overlap, tuple(begins), temporal)
+
+
+def chunk_of(options: Mapping[str, Any]) -> int:
+    """Frames of one window of Cosmos Transfer."""
+    return int(options.get("num_frames_per_chunk", 93))
 
 
 def whole_lengths(pipeline: str, options: Mapping[str, Any], frames: int, temporal: int) -> tuple[int, ...]:

@@ -272,12 +272,14 @@ def drawn(pipeline: str, controlnet: str, more: str = "") -> Variant:
     return parse_catalog(text, "c.toml")["drawn"]
 
 
+COSMOS = "Cosmos2_5_TransferPipeline"
 DRAWN, SPARSE = "AnimateDiffControlNetPipeline", "AnimateDiffSparseControlNetPipeline"
 
 
 @pytest.mark.parametrize(
     ("pipeline", "controlnet", "message"),
     [
+        (COSMOS, "", "needs a controlnet and what it follows: .* kinds: depth, edges, pose, scribble, boxes, raw"),
         (DRAWN, "", "needs a controlnet and what it follows: .* kinds: depth, edges, pose, scribble, boxes, raw"),
         (
             "WanPipeline",
@@ -378,6 +380,14 @@ def resolved_on(variant: Variant, *inputs: dict[str, Any], **fields: Any) -> Gro
             (),
         ),
         (SPARSE, "raw", {**KEY, "kind": "scribble"}, "inputs.0.kind", "keyframe of kind scribble, but of raw", ()),
+        (
+            COSMOS,
+            "depth",
+            EDGES,
+            "inputs.0.kind",
+            "drawn takes no structure of kind edges, but of depth; vace",
+            ("vace",),
+        ),
         (DRAWN, "edges", REFERENCE, "inputs.0.role", "drawn takes no reference; vace does", ("vace",)),
         (SPARSE, "raw", EDGES, "inputs.0.role", "drawn takes no structure; vace does", ("vace",)),
     ],
@@ -390,6 +400,16 @@ def test_another_kind_than_the_controlnet_follows_is_refused(
     issue = next(one for one in caught.value.issues if one.path == path)
     assert message in issue.message
     assert issue.choices[: len(able)] == able
+
+
+def test_of_a_cosmos_the_controlnet_its_branch_and_the_strength_are_part_of_the_task() -> None:
+    branch = 'controlnet = { source = "a/c", revision = "edge", kind = "edges" }'
+    one, other = (drawn(COSMOS, text) for text in (branch, branch.replace('"edge"', '"other"')))
+    assert one.digest != other.digest
+    assert resolved_on(one, EDGES).key != resolved_on(one, {**EDGES, "strength": 0.5}).key
+    with pytest.raises(InvalidRequestError) as caught:
+        resolved_on(one)
+    assert caught.value.issues[0].message == "drawn renders over a structure of kind edges, and there is none"
 
 
 def test_a_frame_that_says_that_it_is_a_picture_is_no_other_task() -> None:
