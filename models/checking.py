@@ -37,20 +37,20 @@ def finisher_problems(finisher: Finisher) -> tuple[str, ...]:
     if finisher.weights is None:
         return ()
     if finisher.method == "latent":
-        return _upsampler(finisher.weights)
+        return _upsampler(finisher.weights, finisher.steps)
     path = Path(finisher.weights).expanduser()
     if path.suffix != ".safetensors":
         return (f"weights: {finisher.weights}: only .safetensors are read",)
     return () if path.is_file() else (f"weights: {finisher.weights}: not there",)
 
 
-def _upsampler(source: str) -> tuple[str, ...]:
+def _upsampler(source: str, steps: int | None) -> tuple[str, ...]:
     if not is_local(source):
         return ()
     folder = local_path(source)
     if not folder.is_dir():
         return (f"weights: {source}: not there",)
-    wrong = upsampler_problem(folder)
+    wrong = upsampler_problem(folder, steps)
     if wrong is not None:
         return (f"weights: {source}: {wrong}",)
     try:

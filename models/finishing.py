@@ -6,14 +6,14 @@ safetensors alone and kept once loaded: for single frames (`spandrel`, with the 
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models.latent_upsampler import latent_upsampler
+from models.latent_upsampler import Larger, latent_upsampler
 from models.model import Frames
 from models.resample import blended, fitted, moved, scaled
 from models.weights import WeightsStore
@@ -33,7 +33,7 @@ class Finishing:
         store: WeightsStore | None = None,
     ) -> None:
         self._finishers, self._device, self._cache, self._store = finishers, device, cache, store
-        self._networks: dict[str, Callable[[Frames], Frames]] = {}
+        self._networks: dict[str, Larger] = {}
         self._lock = threading.Lock()
 
     def finisher(self, stage: FinishStage) -> Finisher:
@@ -73,18 +73,18 @@ class Finishing:
             if network is None:
                 network = self._networks[by.name] = self._loaded(by)
             while frames.shape[1] < stage.height or frames.shape[2] < stage.width:
-                larger = network(frames)
+                larger = network(frames, max(stage.height / frames.shape[1], stage.width / frames.shape[2]))
                 if larger.shape[1] <= frames.shape[1]:
                     raise BadOutputError(f"{by.name}: its network makes nothing larger")
                 frames = larger
         return frames
 
-    def _loaded(self, by: Finisher) -> Callable[[Frames], Frames]:
+    def _loaded(self, by: Finisher) -> Larger:
         """What makes a clip larger."""
         if by.method == "spandrel":
             return partial(_frame_by_frame, _network(by, self._device), self._device)
         try:
-            return latent_upsampler(str(by.weights), self._device, self._cache, self._store)
+            return latent_upsampler(str(by.weights), self._device, self._cache, self._store, by.steps)
         except VariantLoadError as error:
             raise VariantLoadError(f"{by.name}: {error}") from error
 
@@ -114,7 +114,7 @@ def _network(by: Finisher, device: str) -> Any:
     return found.eval()
 
 
-def _frame_by_frame(network: Any, device: str, frames: Frames) -> Frames:
+def _frame_by_frame(network: Any, device: str, frames: Frames, _: float) -> Frames:
     return np.stack([_through(network, one, device) for one in frames])
 
 

@@ -61,12 +61,15 @@ class Finisher(_Frozen):
     title: str = Field(default="", description="for people")
     method: Method = Field(
         description="lanczos, blend, motion: FFmpeg's filters; spandrel: a network for single frames, with the extra; "
-        "latent: LTX's or LTX-2's latent upsampler, which makes clips twice as large"
+        "latent: a pipeline of diffusers that makes clips larger in a VAE's latents (LTX, LTX-2, Kandinsky 6)"
     )
     weights: str | None = Field(
         default=None,
         description="of spandrel: a .safetensors file; of latent: hub id, local folder, or s3:// prefix of a diffusers "
         "pipeline; none of the others",
+    )
+    steps: int | None = Field(
+        default=None, ge=1, description="of a latent one that denoises (Kandinsky 6); its own number when not set"
     )
     s_per_megapixel: float = Field(default=0.02, ge=0, description="seconds for a million pixels that come out")
     price_usd_per_hour: float = Field(default=0.0, ge=0, description="of what it holds while it works")
@@ -78,11 +81,13 @@ class Finisher(_Frozen):
     @property
     def digest(self) -> str:
         """16 hexadecimal digits over what decides the pixels."""
-        told = json.dumps([self.method, self.weights])
+        told = json.dumps([self.method, self.weights, *([] if self.steps is None else [self.steps])])
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     @model_validator(mode="after")
     def _weights_where_they_are_read(self) -> "Finisher":
+        if self.steps is not None and self.method != "latent":
+            raise ValueError(f"{self.method} takes no steps")
         if (self.method in NETWORKS) != (self.weights is not None):
             raise ValueError(
                 f"{self.method} needs weights" if self.weights is None else f"{self.method} takes no weights"

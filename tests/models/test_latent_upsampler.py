@@ -1,4 +1,4 @@
-"""`finish: [{upscale: …}]` by LTX's and LTX-2's latent upsamplers: tiny real pipelines with random weights."""
+"""`finish: [{upscale: …}]` in the latents of a VAE, by LTX, LTX-2 and Kandinsky 6: tiny real pipelines."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import LTX2LatentUpsamplePipeline, LTXLatentUpsamplePipeline
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    Kandinsky6SRLatentUpscalerBank,
+    Kandinsky6SRPipeline,
+    Kandinsky6SRTransformer3DModel,
+    Kandinsky6SRVAE,
+    LTX2LatentUpsamplePipeline,
+    LTXLatentUpsamplePipeline,
+)
 from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
 from PIL import Image
@@ -143,7 +151,8 @@ def test_weights_that_are_no_upsampler_are_refused_with_the_classes_that_are(
     tiny_folder: TinyFolder, tmp_path: Path
 ) -> None:
     model = tiny_folder("ltx")
-    told = "LTXPipeline makes no clips larger; available: LTXLatentUpsamplePipeline, LTX2LatentUpsamplePipeline"
+    able = "LTXLatentUpsamplePipeline, LTX2LatentUpsamplePipeline, Kandinsky6SRPipeline"
+    told = f"LTXPipeline makes no clips larger; available: {able}"
     with pytest.raises(VariantLoadError, match=rf"latents: weights .*: {told}"):
         larger(Finishing({"latents": finisher(model)}), noise(32, 32, 9))
     assert finisher_problems(finisher(model)) == (f"weights: {model}: {told}",)
@@ -197,3 +206,93 @@ def test_a_stored_clip_is_taken_and_the_larger_one_stored_beside_it(folders: dic
     again = publisher.latest(task, group)
     assert again is not None, "who goes on takes the stored clip below"
     assert again.frames.shape == (plain.frames, 32, 32, 3)
+
+
+# --- Kandinsky 6 -----------------------------------------------------------------------------------------------------
+
+
+def kandinsky() -> Any:
+    """Of Kandinsky 6: four pixels a latent, four frames; tiles of 32 pixels."""
+    channels = (8, 8, 8)
+    return Kandinsky6SRPipeline(
+        transformer=Kandinsky6SRTransformer3DModel(
+            in_visual_dim=4, out_visual_dim=4, time_dim=16, model_dim=32, ff_dim=32, num_visual_blocks=1,
+            axes_dims=(4, 6, 6), nabla_window=(3, 3, 3), tile_sizes=((32, 32),),
+        ),
+        vae=Kandinsky6SRVAE(
+            latent_channels=4, encoder_block_out_channels=channels, decoder_block_out_channels=channels,
+            layers_per_block=1,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        latent_upscaler=Kandinsky6SRLatentUpscalerBank(
+            in_channels=4, stage_channels=(8, 8, 8), num_pre_blocks=1, num_mid_blocks=1, num_post_blocks=1,
+            num_x2_adapter_blocks=1,
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def kandinsky_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return save(kandinsky(), tmp_path_factory.mktemp("kandinsky"))
+
+
+@pytest.fixture(scope="module")
+def refining(kandinsky_folder: Path) -> Finishing:
+    return Finishing({"latents": finisher(kandinsky_folder).model_copy(update={"steps": 1})})
+
+
+def refined_by_hand(folder: Path, clip: Frames, scale: float) -> Frames:
+    made = Kandinsky6SRPipeline.from_pretrained(folder)(
+        video=[Image.fromarray(one) for one in clip], resolution_scale=scale, num_inference_steps=1, output_type="np",
+        generator=torch.Generator("cpu").manual_seed(0),
+    ).frames[0]  # fmt: skip
+    out: Frames = (made * 255).round().astype(np.uint8)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("upscale", "size", "scale"), [(2, (32, 40), 2), ("36:45", (36, 45), 2.25), ("40:50", (40, 50), 4)]
+)
+def test_super_resolution_takes_the_least_scale_that_is_enough(
+    refining: Finishing, kandinsky_folder: Path, upscale: Any, size: tuple[int, int], scale: float
+) -> None:
+    width, height = 16, 20
+    clip = noise(width, height, 4)
+    made = larger(refining, clip, upscale)
+    assert made.shape == (4, size[1], size[0], 3)
+    if scale == 2.25:  # sides of which 9/8 are whole latents
+        across, down = 32 - width, 32 - height
+    else:
+        across, down = 0, 0
+    whole = np.pad(clip, ((0, 1), (0, down), (0, across), (0, 0)), mode="edge")
+    by_hand = refined_by_hand(kandinsky_folder, whole, scale)[:4, : round(height * scale), : round(width * scale)]
+    wanted = by_hand if scale < 4 else Finishing().apply(stage_of(clip, FLOOR["lanczos"], upscale), by_hand, FPS)
+    np.testing.assert_array_equal(made, wanted)
+
+
+def test_super_resolution_shows_what_changes_where_it_is(refining: Finishing) -> None:
+    clip = noise(32, 16, 5)
+    made = larger(refining, clip).astype(int)
+    other = clip.copy()
+    other[:, :, 24:] = 255 - other[:, :, 24:]
+    changed = np.abs(larger(refining, other).astype(int) - made)
+    assert changed[:, :, 48:].mean() > 1
+    assert changed[:, :, 48:].mean() > 4 * changed[:, :, :32].mean(), "less the farther a tile is"
+
+
+def test_a_clip_smaller_than_a_tile_is_carried_by_repeating_the_edge(refining: Finishing) -> None:
+    assert larger(refining, noise(12, 10, 5)).shape == (5, 20, 24, 3)
+
+
+def test_steps_are_of_who_denoises_and_in_the_fingerprint(folders: dict[str, Path], kandinsky_folder: Path) -> None:
+    two = {"steps": 2}
+    known = finisher(kandinsky_folder)
+    assert finisher_problems(known.model_copy(update=two)) == ()
+    assert known.digest != known.model_copy(update=two).digest
+    wrong = finisher(folders["ltx"]).model_copy(update=two)
+    told = "LTXLatentUpsamplePipeline denoises nothing: it takes no steps"
+    assert finisher_problems(wrong) == (f"weights: {folders['ltx']}: {told}",)
+    with pytest.raises(VariantLoadError, match=told):
+        larger(Finishing({"latents": wrong}), noise(32, 32, 5))

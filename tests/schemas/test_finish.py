@@ -149,6 +149,7 @@ s_per_megapixel = 0.5
         ('method = "magic"', "finishers.net.method"),
         ('method = "spandrel"', "spandrel needs weights"),
         ('method = "latent"', "latent needs weights"),
+        ('method = "motion"\nsteps = 2', "motion takes no steps"),
         ('method = "lanczos"\nweights = "x"', "lanczos takes no weights"),
     ],
 )
