@@ -15,11 +15,10 @@ from typing import Any
 from models.weights import explain
 from schemas.catalog import Adapter
 from schemas.errors import RenderError, RushesError
-from schemas.loras import Lora
+from schemas.loras import MOST_KEPT, Lora
 
 log = logging.getLogger(__name__)
 
-MOST_KEPT = 8
 MOST_BYTES = 2 << 30
 # A source in, (folder, file) of its safetensors out. Raises errors of ours.
 Find = Callable[[str], tuple[Path, str]]

@@ -13,6 +13,7 @@ from schemas.errors import Issue
 from schemas.issues import issues_of
 
 MAX_LORAS = 8
+MOST_KEPT = 8  # that a loaded model keeps, of those that it used last
 MOST_WEIGHT = 8.0
 # Classes of diffusers for video that have no `load_lora_weights`; a test holds it against the library.
 WITHOUT = frozenset(
@@ -72,6 +73,11 @@ def read_loras(value: Any, path: str = "loras") -> tuple[tuple[Lora, ...], tuple
         except ValidationError as error:
             issues += issues_of(error, f"{path}.{number}", "a LoRA", ("source", "weight"))
     return tuple(found), tuple(issues)
+
+
+def brought(loras: Sequence[Lora]) -> tuple[str, ...]:
+    """Those that a model has to have loaded for them to act, each by what it is and whatever its weight."""
+    return tuple(f"{one.source}@{one.digest}" for one in loras if one.weight != 0)
 
 
 def resolved_loras(

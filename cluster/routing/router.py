@@ -125,7 +125,7 @@ def choose(
 def _rank(
     wanted: RoutingRequest, eligible: Eligible, now_s: float, estimate: Estimate, valuation: Valuation | None
 ) -> Choice:
-    terms, max_usd, deadline_s, _ = wanted
+    terms, max_usd, deadline_s, *_ = wanted
     named, prefer, skip_busy = eligible.named, terms.prefer, terms.skip_busy
     weighs = valuation is not None and named and not skip_busy
     asked_quality = eligible.pools[0][1].variant.quality if eligible.pools else 0.0

@@ -56,6 +56,7 @@ class RoutingRequest(NamedTuple):
     max_usd: float = math.inf
     deadline_s: float = math.inf
     task: int = 0  # the caller's own number, for its estimate
+    brings: tuple[str, ...] = ()  # adapters, which whoever has not got them loads first
 
 
 class PoolView(Protocol):

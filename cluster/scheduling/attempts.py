@@ -35,6 +35,7 @@ class Held:
     began: bool = False
     lost: bool = False  # its worker is known to be gone
     began_at: float | None = None
+    load_s: float = 0.0  # of its call, what was predicted to go into loading first
 
 
 class Attempts:

@@ -81,7 +81,7 @@ class Planner:
         config: PolicyConfig | None = None,
     ) -> None:
         self.config = config or PolicyConfig()
-        self.timelines = Timelines(len(variants), self.config.overdue_growth)
+        self.timelines = Timelines(len(variants), self.config.overdue_growth, self.config.adapter_load_s)
         self.names = [variant.name for variant in variants]
         self.numbers = {name: number for number, name in enumerate(self.names)}
         pools = [PlannedPool(self, v, number, group) for number, v in enumerate(variants) for group in groups]
@@ -187,7 +187,15 @@ class Planner:
             due_s = request.deadline_s - worth.protected_s(pool, request, choice.start_s - now_s, work_s)
         key_s = turn.key_s if turn.key_s < math.inf else now_s
         self.timelines.enqueue(
-            turn.place, task, pool.number, work_s, key_s, deadline_s=request.deadline_s, due_s=due_s, tenant=tenant
+            turn.place,
+            task,
+            pool.number,
+            work_s,
+            key_s,
+            deadline_s=request.deadline_s,
+            due_s=due_s,
+            tenant=tenant,
+            brings=request.brings,
         )
         self._tickets[task] = _Ticket(request, tenant)
         self.precedence.add(task, tenant, priority, order_s, self.timelines.waiting[task], key_s)
@@ -290,6 +298,7 @@ class Planner:
                 question.load_penalty,
                 work_s=(lambda group: self._seconds_on(variant, group)) if question.spares else None,
                 keys=question.keys,
+                brings=question.request.brings,
             )
         return found
 
@@ -305,7 +314,6 @@ class Planner:
         place = self.timelines.place.get(replica)
         if place is None or self.timelines.replicas[place].running is not None:
             return None
-        memory = self.timelines.replicas[place].memory
         planned = self.timelines.replicas[place].queue.first
         if planned is not None:
             first = self.precedence.head(planned.task)
@@ -315,7 +323,7 @@ class Planner:
             planned, _ = stolen
         if planned is None:
             return None
-        return Start(replica, planned.task, self.names[planned.variant], memory.load_s(planned.variant))
+        return Start(replica, planned.task, self.names[planned.variant], self.timelines.load_now_s(place, planned))
 
     def start(self, start: Start, now_s: float, work_s: float | None = None) -> None:
         """The replica has begun the task, wherever it waited, and takes `work_s` for it (else what was estimated)."""
@@ -326,7 +334,9 @@ class Planner:
         if self.timelines.waiting[start.task] != start.replica:
             planned = self.timelines.withdraw(start.task)
             seconds = self.router.estimate(self._pool(planned, replica.group), ticket.request)
-            self.timelines.enqueue(place, start.task, planned.variant, seconds, planned.key_s)
+            self.timelines.enqueue(
+                place, start.task, planned.variant, seconds, planned.key_s, brings=ticket.request.brings
+            )
         elif (head := replica.queue.first) is not None and self.precedence.head(head.task) == start.task != head.task:
             self.timelines.swap(place, head.task, start.task)
             self.precedence.swap(head.task, start.task)

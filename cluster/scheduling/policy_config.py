@@ -26,6 +26,9 @@ class PolicyConfig:
     optimism: float = 0.9  # the standard deviations by which work that nothing is known of yet is taken for less
     candour: float = 0.5  # … of which so much counts for the variant: in doubt a smaller one rather than a refusal
     load_penalty: float = 0.8  # a second of loading against a second of waiting, when the fleet is busy
+    adapter_load_s: float = (
+        2.0  # of a LoRA that a task brings, where it is not there: some hundred MiB, and hooking it in
+    )
     overdue_growth: float = 0.5  # what is late by a second goes on for so many more
     steal_gain_s: float = 1.0  # a queued task moves to a replica that runs dry for no less
     steal_share: float = 0.1  # … nor for less than this share of its wait
@@ -46,13 +49,12 @@ def best_to_steal(
     what a task would take here, infinite where it may not come; `load_penalty` is what a second of loading counts
     beside a second of waiting.
     """
-    memory = timelines.replicas[place].memory
     best, most_s = None, 0.0
     for victim in timelines.longest(free_s, _VICTIMS):
         done_s = float(free_s[victim])
         for planned in timelines.replicas[victim].queue.head(_DEEP):
             done_s += planned.load_s + planned.work_s
-            load_s = memory.load_s(planned.variant)
+            load_s = timelines.load_now_s(place, planned)
             # A load that the others do not need is a loss for all: it must be worth it.
             room_s = done_s - now_s - load_s - max(0.0, load_s - planned.load_s) * load_penalty
             least_s = max(most_s, config.steal_gain_s, config.steal_share * (done_s - now_s))

@@ -273,10 +273,13 @@ class Scheduler:
         if state is None or fact.job is None or fact.variant not in fact.job.calls or fact.render_s <= 0:
             return
         accelerator = worker.accelerator if worker is not None else state.served.accelerator
-        call, after_s = fact.job.calls[fact.variant], None
+        call, after_s, render_s = fact.job.calls[fact.variant], None, fact.render_s
         if fact.began_at is not None:
-            after_s = max(0.0, now - fact.began_at - fact.load_s - fact.render_s)
-        self.task_times.observe(fact.variant, accelerator, call, fact.batch, fact.job.tenant, fact.render_s, after_s)
+            after_s = max(0.0, now - fact.began_at - fact.load_s - render_s)
+        if fact.job.request.brings and (held := self.attempts.held(fact.job.id)) is not None:
+            # Adapters are loaded within the call; what is learnt of calls is without them.
+            render_s = max(render_s - held.load_s, render_s / 2)
+        self.task_times.observe(fact.variant, accelerator, call, fact.batch, fact.job.tenant, render_s, after_s)
         self._completions += 1
         if self.task_times.times.version != self._times_version and self._may_read_all(self._reestimated_after):
             self._times_version, self._reestimated_after = self.task_times.times.version, self._completions
@@ -496,7 +499,8 @@ class Scheduler:
                 self._touch(seq)
         for lease in leases:
             self._touch(lease.seq)
-            self.attempts.hold(Held(lease, grant.worker, jobs.get(lease.seq), now, grant.variant))
+            held = Held(lease, grant.worker, jobs.get(lease.seq), now, grant.variant, load_s=grant.load_s)
+            self.attempts.hold(held)
 
     def _release(self, task_id: str) -> Held | None:
         """Nobody holds it any more; nor is it on its way to anybody."""

@@ -64,6 +64,7 @@ class ReplicaSnapshot(_Frozen):
     holds: int | None = None  # the one variant that it keeps for ever, else …
     loads_s: dict[int, float] = {}  # … what each takes to load now
     later_loads_s: dict[int, float] = {}  # … and after the queue
+    adapters: tuple[str, ...] = ()  # that it holds, or will hold after the queue
     tasks: tuple[tuple[float | None, ...], ...] = ()
 
 
@@ -153,6 +154,8 @@ class PlanSnapshot(_Frozen):
             replica.pending_s = replica.queue.total_s
             replica.until_s = self.at_s + told.until_s
             replicas.append((replica, told.running_work_s if told.running else None))
+            if told.adapters:
+                made.timelines.adapters.use(told.name, told.adapters)
             for planned, entry in zip(queue, told.tasks, strict=True):
                 if len(entry) > 2 and entry[2] is not None:
                     whose = self.tenants[int(entry[2])].name
@@ -229,6 +232,7 @@ def _replica(
         running_work_s=_us(replica.running_work_s(now_s)),
         holds=replica.memory.variant if isinstance(replica.memory, FixedMemory) and replica.fixed else None,
         tasks=tuple(told),
+        adapters=planner.timelines.adapters.of(replica.name),
         **loads,
     )
 
@@ -236,7 +240,7 @@ def _replica(
 def _entry(
     planner: Planner, tasks: list[Planned], tenants: dict[object, int], now_s: float, *, moves: bool
 ) -> tuple[float | None, ...]:
-    seconds = sum(task.total_s if moves else task.work_s for task in tasks)
+    seconds = sum(task.total_s if moves else task.work_s + task.bring_s for task in tasks)
     entry: tuple[float | None, ...] = (_us(tasks[len(tasks) // 2].key_s - now_s), _us(seconds))
     first = tasks[0]
     if len(tasks) == 1:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 
+from cluster.scheduling.adapters import Residency
 from cluster.scheduling.memory import FixedMemory, Memory
 from cluster.scheduling.replica_queue import ELSEWHERE, ReplicaQueue, Turn, View
 from cluster.scheduling.work_queue import Key, Planned, behind
@@ -28,11 +29,13 @@ __all__ = ["FixedMemory", "Floats", "Memory", "Planned", "ReplicaQueue", "Timeli
 class Timelines:
     """All replicas, in groups (accelerator types) that are contiguous in the arrays.
 
-    `overdue_growth`: what is late by a second is expected to take so many more.
+    `overdue_growth`: what is late by a second is expected to take so many more. `adapter_load_s`: what one that a task
+    brings takes to load.
     """
 
-    def __init__(self, variants: int, overdue_growth: float = 0.0) -> None:
+    def __init__(self, variants: int, overdue_growth: float = 0.0, adapter_load_s: float = 0.0) -> None:
         self._variants = range(variants)
+        self.adapters = Residency(adapter_load_s)
         self._growth = overdue_growth
         self.replicas: list[ReplicaQueue] = []
         self.place: dict[Hashable, int] = {}
@@ -76,6 +79,7 @@ class Timelines:
         lost: list[Planned] = []
         for replica in self.replicas:
             if replica.name in gone:
+                self.adapters.gone(replica.name)
                 lost += [replica.running] if replica.running is not None and replica.running.task >= 0 else []
                 lost += replica.queue
                 for planned in replica.queue:
@@ -147,8 +151,9 @@ class Timelines:
         *,
         work_s: Callable[[str], float] | None = None,
         keys: Callable[[Hashable], float | None] | None = None,
+        brings: Sequence[str] = (),
     ) -> dict[str, Turn]:
-        """For each group the replica to prefer and when a task of `variant` would start there.
+        """For each group the replica to prefer and when a task of `variant` that `brings` adapters would start there.
 
         `load_penalty` is what a second of loading counts beside a second of waiting: loading takes from everybody. A
         task of `work_s`, by group, is not put where it would break a promise to one behind it, but behind that one.
@@ -156,6 +161,9 @@ class Timelines:
         """
         key_s, last = view.key_s, view.last
         loads_s = self.loads_s[variant]
+        bring_s = self.adapters.all_missing_s(self.place, brings) if brings else None
+        if bring_s is not None:
+            loads_s = loads_s + bring_s
         start_s = view.begin_s + loads_s
         score = start_s + load_penalty * loads_s if load_penalty else start_s
         found = {}
@@ -166,7 +174,8 @@ class Timelines:
                 continue
             best, least = Turn(math.inf, -1, key_s, math.inf), math.inf
             for place in _least(score, members, _FEW_REPLICAS if len(self.replicas) <= _FEW_REPLICAS else _ASKED):
-                turn = self.turn(place, variant, float(view.free_s[place]), key_s, work_s, keys)
+                more_s = 0.0 if bring_s is None else float(bring_s[place])
+                turn = self.turn(place, variant, float(view.free_s[place]), key_s, work_s, keys, more_s)
                 # A replica that never could has an infinite load, and nothing times that is no number.
                 penalised = turn.start_s + load_penalty * turn.load_s if load_penalty else turn.start_s
                 if penalised < least or best.place < 0:
@@ -188,16 +197,18 @@ class Timelines:
         key_s: float,
         work_s: Callable[[str], float] | None = None,
         keys: Callable[[Hashable], float | None] | None = None,
+        bring_s: float = 0.0,
     ) -> Turn:
         """When a task of `variant` would start on one replica, behind what has no larger key and whose promise it would
-        break."""
+        break, and so much later for the adapters that it brings."""
         replica = self.replicas[place]
         earlier_s = keys(replica.name) if keys is not None else None
         key = behind(key_s) if earlier_s is None else (earlier_s, -math.inf)
         if key >= replica.queue.last_key:
-            load_s = float(self.loads_s[variant, place])
+            load_s = float(self.loads_s[variant, place]) + bring_s
             return Turn(free_s + replica.pending_s + load_s, place, key_s, load_s)
         load_s, reload_s = self._loads_in(replica, variant, key)
+        load_s += bring_s
         if load_s == math.inf:
             return Turn(math.inf, place, key_s, load_s)
         spared = key
@@ -205,7 +216,7 @@ class Timelines:
             spared = replica.queue.unbroken(key, load_s + work_s(replica.group) + reload_s, free_s)
         if spared != key:
             key = behind(spared[0])
-            load_s = self._load_s(replica, variant, key)
+            load_s = self._load_s(replica, variant, key) + bring_s
         return Turn(free_s + replica.queue.ahead_s(key) + load_s, place, max(key_s, key[0]), load_s)
 
     def _load_s(self, replica: ReplicaQueue, variant: int, key: Key) -> float:
@@ -223,7 +234,7 @@ class Timelines:
         if not load_s or load_s == math.inf or not behind_it:
             return load_s, 0.0
         memory.use(variant)
-        return load_s, max(0.0, memory.load_s(behind_it[0].variant) - behind_it[0].load_s)
+        return load_s, max(0.0, memory.load_s(behind_it[0].variant) - behind_it[0].load_s + behind_it[0].bring_s)
 
     def _memory_at(self, replica: ReplicaQueue, key: Key, after: int = 0) -> tuple[Memory, list[Planned]]:
         """What the replica will hold when the queue has come to this key, and so many tasks from there on. What few
@@ -294,6 +305,7 @@ class Timelines:
         deadline_s: float = math.inf,
         due_s: float = math.inf,
         tenant: Hashable = "",
+        brings: tuple[str, ...] = (),
     ) -> None:
         """Plan a task onto a replica, behind every task with no larger key."""
         replica = self.replicas[place]
@@ -302,7 +314,14 @@ class Timelines:
         self._latest_key_s = max(self._latest_key_s, key_s)
         last = key > replica.queue.last_key
         load_s = replica.plan.use(variant) if last else self._load_s(replica, variant, key)
-        planned = Planned(key_s, self._number, task, variant, work_s, load_s, deadline_s, due_s, tenant)
+        bring_s = 0.0
+        if brings:
+            bring_s = self.adapters.missing_s(replica.name, brings)
+            self.adapters.await_(replica.name, brings)
+            load_s += bring_s
+        planned = Planned(
+            key_s, self._number, task, variant, work_s, load_s, deadline_s, due_s, tenant, brings, bring_s
+        )
         replica.queue.add(planned)
         self.waiting[task], self._keys[task] = replica.name, key
         self._changed(place, key_s, load_s + work_s)
@@ -311,16 +330,24 @@ class Timelines:
         if not replica.fixed:
             if not last:
                 self._replan(place, key)
-            elif load_s:
+            elif load_s != bring_s:
                 self._refresh(place)
+
+    def load_now_s(self, place: int, planned: Planned) -> float:
+        """What the replica would load first, began it the task now."""
+        replica = self.replicas[place]
+        load_s = replica.memory.load_s(planned.variant)
+        return load_s + self.adapters.missing_now_s(replica.name, planned.brings) if planned.brings else load_s
 
     def start(self, place: int, task: int, now_s: float, work_s: float | None = None) -> None:
         """The replica begins a task that waits on it, which takes `work_s` (else what was predicted)."""
         replica = self.replicas[place]
         first = replica.queue.first
         planned = self._take(place, task)
-        load_s = replica.memory.load_s(planned.variant)
+        load_s = self.load_now_s(place, planned)
         replica.memory.use(planned.variant)
+        if planned.brings:
+            self.adapters.use(replica.name, planned.brings)
         replica.running = planned if load_s == planned.load_s else planned._replace(load_s=load_s)
         self._until(place, now_s + load_s + (planned.work_s if work_s is None else work_s))
         self._running[place] = 1.0
@@ -380,6 +407,8 @@ class Timelines:
         key = self._keys.pop(task)
         del self.waiting[task]
         planned = self.replicas[place].queue.remove(key)
+        if planned.brings:
+            self.adapters.leave(self.replicas[place].name, planned.brings)
         self._changed(place, planned.key_s, -planned.total_s)
         self.loading_s -= planned.load_s
         self.promised_s -= planned.work_s * (planned.due_s < math.inf)
@@ -394,7 +423,7 @@ class Timelines:
         replica = self.replicas[place]
         memory, rest = self._memory_at(replica, key, _NEAR + 1)
         for planned in rest:
-            load_s = memory.use(planned.variant)
+            load_s = memory.use(planned.variant) + planned.bring_s
             if load_s != planned.load_s:
                 self._changed(place, planned.key_s, replica.queue.reload(planned[:2], load_s))
                 self.loading_s += load_s - planned.load_s

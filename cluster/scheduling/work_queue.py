@@ -27,6 +27,8 @@ class Planned(NamedTuple):
     deadline_s: float = math.inf
     due_s: float = math.inf  # the latest predicted completion that makes the deadline likely enough
     tenant: Hashable = ""
+    brings: tuple[str, ...] = ()  # adapters
+    bring_s: float = 0.0  # of load_s, what is for them
 
     @property
     def total_s(self) -> float:

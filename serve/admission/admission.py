@@ -29,6 +29,7 @@ from schemas.clip import ClipFormat, Status
 from schemas.conditions import implied_mode
 from schemas.errors import InvalidRequestError, Issue
 from schemas.finish import finish_s
+from schemas.loras import brought
 from schemas.request import Mode, Request
 from schemas.task import Group
 from serve.admission.fits import Fits, is_near
@@ -102,7 +103,7 @@ class Admission:
                 job = Job(
                     seq=seq,
                     id=task.id,
-                    request=RoutingRequest(terms, task=seq),
+                    request=RoutingRequest(terms, task=seq, brings=brought(task.request.loras)),
                     calls=self._jobs.calls({task.offer.variant: task.group}),
                     variant=task.offer.variant,
                     tenant=task.key_id,
@@ -188,7 +189,9 @@ class Admission:
             job = Job(
                 seq=seq,
                 id="",
-                request=RoutingRequest(terms, constraints.max_usd, constraints.deadline_at, task=seq),
+                request=RoutingRequest(
+                    terms, constraints.max_usd, constraints.deadline_at, seq, brought(request.loras)
+                ),
                 calls=self._jobs.calls(groups),
                 variant=named or "",
                 tenant=key_id,

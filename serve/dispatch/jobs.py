@@ -16,6 +16,7 @@ from cluster.scheduling.job import Call, Job
 from schemas.catalog import Catalog, Variant
 from schemas.clip import ClipFormat
 from schemas.finish import finish_s
+from schemas.loras import brought
 from schemas.request import Request
 from schemas.task import Group, Task
 from serve.admission.fits import Fits
@@ -97,7 +98,7 @@ class Jobs:
             skip_busy=limits.skip_busy,
         )
         max_usd = max(limits.max_usd, task.offer.usd * 1.001) if limits.max_usd < math.inf else math.inf
-        return RoutingRequest(terms, max_usd=max_usd, deadline_s=limits.deadline_at, task=task.seq)
+        return RoutingRequest(terms, max_usd, limits.deadline_at, task.seq, brought(request.loras))
 
 
 def chain(request: Request, limits: Constraints, offered: str, served: Catalog) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from serve.config import Pools, ServeConfig
 from serve.tasks import Constraints, NewTask
 from tests.serve.dispatch.endpoint import CATALOG, START
 
+LORAS = ("owner/",)
 _KINDS: tuple[tuple[dict[str, object], Constraints], ...] = (
     ({"variant": "small"}, Constraints()),
     ({"variant": "small", "num_frames": 9}, Constraints(fall_back=False)),
@@ -21,6 +22,8 @@ _KINDS: tuple[tuple[dict[str, object], Constraints], ...] = (
     ({"variant": "auto"}, Constraints()),
     ({"variant": "auto", "num_frames": 9}, Constraints(skip_busy=True)),
     ({"variant": "small", "priority": 5}, Constraints()),
+    ({"variant": "small", "loras": [{"source": "owner/ink"}]}, Constraints()),
+    ({"variant": "auto", "loras": [{"source": "owner/ink"}, {"source": "owner/clay"}]}, Constraints()),
 )
 
 
@@ -28,7 +31,8 @@ class Templates:
     """One decided task of each kind."""
 
     def __init__(self) -> None:
-        config = ServeConfig(out="memory", pools=Pools(variants=("small", "swift"), max_replicas={"small": 2}))
+        pools = Pools(variants=("small", "swift"), max_replicas={"small": 2})
+        config = ServeConfig(out="memory", pools=pools, loras=LORAS)
         self.served: Catalog = served_catalog(config, parse_catalog(CATALOG, "simulation.toml"))
         admission = Admission(config, self.served, None, lambda: START)
         self._tasks = [

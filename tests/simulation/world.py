@@ -26,7 +26,7 @@ from serve.store.memory import MemoryStore
 from serve.tasks import Lease, NewTask, StoredTask
 from tests.simulation.faults import Faults
 from tests.simulation.store import FaultyStore
-from tests.simulation.tasks import Templates
+from tests.simulation.tasks import LORAS, Templates
 from tests.simulation.worker import Replica
 
 START = 1_700_000_000.0
@@ -89,6 +89,7 @@ class World:
         self.templates = Templates.shared()
         self.config = ServeConfig(
             out="memory",
+            loras=LORAS,
             queue=Queue(lease_s=LEASE_S, heartbeat_s=1.0, retry_base_s=0.5),
             pools=Pools(variants=("small", "swift"), min_replicas={"swift": 0}, max_replicas={"small": 2, "swift": 1}),
         )

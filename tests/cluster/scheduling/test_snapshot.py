@@ -25,6 +25,7 @@ GROUPS = [
     AcceleratorGroup("H100", price_usd_per_hour=3600.0, speed=2.0),
     AcceleratorGroup("L4", price_usd_per_hour=360.0, speed=0.5),
 ]
+BRINGS = ((), (), ("ink@",), (), ("clay@", "ink@"))
 TERMS = [Terms(variant=name) for name in ("big", "mid", "small")] + [Terms()]
 
 
@@ -57,7 +58,8 @@ def busy(dice: random.Random, replicas: int, tasks: int, shares: FairShares | No
 
 def drawn(dice: random.Random, task: int, now_s: float) -> RoutingRequest:
     deadline_s = now_s + dice.choice((20.0, 60.0, 200.0, 1e9))
-    return RoutingRequest(dice.choice(TERMS), deadline_s=deadline_s if deadline_s < 1e8 else float("inf"), task=task)
+    limit_s = deadline_s if deadline_s < 1e8 else float("inf")
+    return RoutingRequest(dice.choice(TERMS), deadline_s=limit_s, task=task, brings=BRINGS[task % len(BRINGS)])
 
 
 def told(choice: Choice) -> tuple[object, ...]:

@@ -42,6 +42,25 @@ def test_tasks_of_different_shapes_never_share_a_call(endpoint: Endpoint) -> Non
         assert len(work.batch.tasks) == 2
 
 
+def test_a_lora_s_task_waits_for_the_replica_that_had_it_last(make: Callable[..., Endpoint]) -> None:
+    endpoint = make(loras=("owner/",))
+    ink = {"loras": [{"source": "owner/ink"}]}
+    assert (endpoint.pull("r1"), endpoint.pull("r2")) == (None, None)
+    endpoint.submit()
+    plain = endpoint.pull("r1")
+    endpoint.submit(**ink)
+    inked = endpoint.pull("r2")
+    assert plain is not None
+    assert inked is not None
+    for work, replica in ((plain, "r1"), (inked, "r2")):
+        endpoint.finish(work, replica)
+        assert endpoint.pull(replica) is None
+    endpoint.submit(**ink)
+    assert endpoint.woken[-1] == "r2"
+    assert endpoint.pull("r1") is None, "who would have to load it does not take it over"
+    assert endpoint.pull("r2") is not None
+
+
 def test_higher_priority_goes_first(endpoint: Endpoint) -> None:
     endpoint.pull("r1")
     endpoint.submit(1)
