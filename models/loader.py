@@ -134,7 +134,9 @@ def _load(
     _add_loras(variant, pipe, weights_of)
 
     def brought(source: str) -> tuple[Path, str]:
-        return _lora_file(variant, Adapter(source=source), weights_of)
+        folder, file = _lora_file(variant, Adapter(source=source), weights_of)
+        check_adapter(variant, folder / file)
+        return folder, file
 
     if variant.scheduler is not None or variant.scheduler_options:
         pipe.scheduler = swapped(variant, pipe.scheduler, variant.scheduler, variant.scheduler_options)

@@ -24,7 +24,7 @@ from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule
 from schemas.sharding import why_not_split
 from schemas.sliding import FRAMEPACK, SEVERAL_PROMPTS, slide_issue, whole_lengths
-from schemas.sound import SOUNDING
+from schemas.sound import SOUNDING, passes_with_sound
 
 _E = TypeVar("_E", Finisher, Extractor)
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -380,6 +380,13 @@ class Variant(_Frozen):
     def runs_guided(self, guidance: float) -> bool:
         """True when classifier-free guidance runs the model twice a step."""
         return guidance > self.guidance_off_at
+
+    def passes(self, guidance: float) -> int:
+        """How often a step runs the model on one clip."""
+        guided = self.runs_guided(guidance)
+        if self.pipeline in SOUNDING:
+            return passes_with_sound(self.call_options, guided)
+        return 2 if guided else 1
 
 
 class Catalog(_Frozen):

@@ -86,7 +86,7 @@ def _linear_s(variant: Variant, profile: CostProfile, call: Measured) -> float:
 
 def _terms(variant: Variant, call: Measured) -> tuple[float, float, float, float, float]:
     tokens = variant.latent.tokens(call.shape)
-    passes = float(call.steps * (2 if variant.runs_guided(call.guidance) else 1))
+    passes = float(call.steps * variant.passes(call.guidance))
     return 1.0, passes, passes * tokens, passes * float(tokens) ** 2, call.shape.pixels * call.shape.frames / 1e6
 
 

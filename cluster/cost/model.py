@@ -102,7 +102,7 @@ def predict(
     profile = seconds_on(variant, accelerator)
     tokens = variant.latent.tokens(shape)
     calls = calls_of(shape)
-    passes = calls * steps * (2 if variant.runs_guided(guidance) else 1)
+    passes = calls * steps * variant.passes(guidance)
     step_s = profile.step_s_per_token * tokens + profile.step_s_per_token_squared * tokens * tokens
     megapixels = calls * shape.pixels * shape.frames / 1e6
     loads = {Load.NONE: 0.0, Load.WARM: profile.load_warm_s, Load.COLD: profile.load_cold_s}

@@ -18,8 +18,9 @@ from models.loader import load
 from models.model import Pictures, Sounding, TaskMedia, frames_of, ignore_step, nobody_cancelled
 from schemas.catalog import Catalog, Variant
 from schemas.conditions import Condition, implied_mode
-from schemas.errors import InvalidRequestError, VariantLoadError
+from schemas.errors import InvalidRequestError, RenderError, VariantLoadError
 from schemas.inputs import Kind, Role
+from schemas.loras import Lora
 from schemas.request import Request
 from schemas.resolve import resolve
 from schemas.task import Group, RenderBatch
@@ -191,6 +192,31 @@ def test_an_entry_with_another_latent_frame_than_its_weights_is_not_loaded(folde
         load(variant_of(folder, temporal=8), device="cpu")
 
 
+PLAIN = {"stg_scale": 0.0, "audio_stg_scale": 0.0, "modality_scale": 1.0, "audio_modality_scale": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "guidance", "passes"),
+    [
+        ({}, 3.0, 4),
+        (PLAIN, 3.0, 2),
+        (PLAIN, 1.0, 2),
+        ({**PLAIN, "audio_guidance_scale": 1.0}, 1.0, 1),
+        ({**PLAIN, "audio_stg_scale": 1.0}, 3.0, 3),
+    ],
+)
+def test_a_step_is_priced_by_the_passes_that_the_class_makes(
+    folder: Path, options: dict[str, Any], guidance: float, passes: int
+) -> None:
+    variant = variant_of(folder, call_options={"max_sequence_length": 64, **options}, guidance=guidance)
+    model = load(variant, modes=(I2V,), device="cpu")
+    seen: list[int] = []
+    model.pipes[I2V].transformer.register_forward_hook(lambda *call: seen.append(len(call[-1][0])))
+    clip(model, (FIRST, 1))
+    assert sum(seen) == variant.steps * passes, "clips that went through the network"
+    assert variant.passes(guidance) == passes
+
+
 # --- Videos and pictures that are seen beside the clip ---------------------------------------------------------------
 
 IN_CONTEXT = "LTX2InContextPipeline"
@@ -319,5 +345,10 @@ def test_smaller_videos_beside_the_clip_are_of_the_adapters_size_and_divide(fold
         VariantLoadError, match="references 2 times smaller; available: .*reference_downscale_factor = 2"
     ):
         load(in_context(folder, loras=({"source": str(file)},)), device="cpu")
+    whole = load(in_context(folder), device="cpu")
+    group = group_of(whole.variant, T2V, loras=(Lora(source=str(file)),))
+    work = RenderBatch(group, (task_of(group, "rain"),))
+    with pytest.raises(RenderError, match="references 2 times smaller"):
+        whole.render(work, (TaskMedia(),), ignore_step, nobody_cancelled)
     model = load(in_context(folder, call_options=half), device="cpu")
     assert rendered(model, (STRUCTURE, video(1))).shape == (FRAMES, SIDE, SIDE, 3)
