@@ -126,6 +126,8 @@ def stage_edits(stage: FinishStage) -> tuple[Edit, ...]:
     """What a finishing stage did, in C2PA's words."""
     if stage.operation is Operation.INTERPOLATE:
         return (Edit("c2pa.edited", stage.told, stage.digest),)
+    if stage.operation is Operation.REFRAME:
+        return (Edit("c2pa.cropped", stage.told, stage.digest),)
     resized = Edit("c2pa.resized", stage.told, stage.digest)
     return (resized, Edit("c2pa.cropped", stage.told, stage.digest)) if stage.fit == "crop" else (resized,)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from models.latent_upsampler import Larger, latent_upsampler
 from models.model import Frames
+from models.motion.warp import reframed
 from models.resample import blended, fitted, moved, scaled
 from models.weights import WeightsStore
 from schemas.errors import BadOutputError, ConfigError, VariantLoadError
@@ -56,6 +57,8 @@ class Finishing:
             out = between(frames, fps, stage.fps, stage.frames)
         elif stage.operation is Operation.FIT:
             out = fitted(frames, stage.width, stage.height, stage.fit or "pad")
+        elif stage.operation is Operation.REFRAME:
+            out = reframed(frames, stage.camera, fps, stage.width, stage.height)
         elif method in NETWORKS:
             out = scaled(self._enlarged(stage, frames), stage.width, stage.height)
         else:

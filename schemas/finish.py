@@ -5,6 +5,7 @@ afterwards. Stages follow one another; each makes a clip of its own, whose finge
 Who does them is a `Finisher` of the catalog. The floor is there always: FFmpeg's filters, without weights.
 """
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -18,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from schemas.errors import Issue
 from schemas.issues import issues_of
+from schemas.motion import Camera, CameraKey, absolute_camera, read_motion
+from schemas.reframe import LEAST_SHARE, reframe_wrong, window_share, window_sides
 from schemas.shape import LINES, MAX_FPS, MAX_SIDE, Shape
 
 MAX_STEPS = 8
@@ -28,7 +31,7 @@ _SIZE = re.compile(r"\s*(\d{1,6})\s*[:x×]\s*(\d{1,6})\s*")
 _SAME_PROPORTION = 0.02
 
 FitMode = Literal["pad", "crop", "stretch"]
-Method = Literal["lanczos", "blend", "motion", "spandrel", "latent"]
+Method = Literal["lanczos", "blend", "motion", "window", "spandrel", "latent"]
 
 
 class Operation(StrEnum):
@@ -37,12 +40,14 @@ class Operation(StrEnum):
     INTERPOLATE = "interpolate"  # more frames a second, as long as before
     UPSCALE = "upscale"  # larger, in the same proportion
     FIT = "fit"  # exactly of a size
+    REFRAME = "reframe"  # a window that moves through it as a camera would
 
 
 METHODS: dict[str, tuple[Operation, ...]] = {
     "lanczos": (Operation.UPSCALE, Operation.FIT),
     "blend": (Operation.INTERPOLATE,),
     "motion": (Operation.INTERPOLATE,),
+    "window": (Operation.REFRAME,),
     "spandrel": (Operation.UPSCALE,),
     "latent": (Operation.UPSCALE,),
 }
@@ -60,8 +65,9 @@ class Finisher(_Frozen):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="the NAME of [finishers.NAME]: not written again")
     title: str = Field(default="", description="for people")
     method: Method = Field(
-        description="lanczos, blend, motion: FFmpeg's filters; spandrel: a network for single frames, with the extra; "
-        "latent: a pipeline of diffusers that makes clips larger in a VAE's latents (LTX, LTX-2, Kandinsky 6)"
+        description="lanczos, blend, motion: FFmpeg's filters; window: moves through the picture; spandrel: a network "
+        "for single frames, with the extra; latent: a pipeline of diffusers that makes clips larger in a VAE's latents "
+        "(LTX, LTX-2, Kandinsky 6)"
     )
     weights: str | None = Field(
         default=None,
@@ -101,12 +107,13 @@ FLOOR: dict[str, Finisher] = {
         Finisher(name="lanczos", method="lanczos", title="FFmpeg's scaler, Lanczos", s_per_megapixel=0.02),
         Finisher(name="blend", method="blend", title="neighbouring frames, mixed", s_per_megapixel=0.02),
         Finisher(name="motion", method="motion", title="FFmpeg's motion estimation", s_per_megapixel=0.6),
+        Finisher(name="window", method="window", title="a moving window", s_per_megapixel=0.1),
     )
 }
 
 
 class FinishStep(_Frozen):
-    """One thing to be done to a clip: `interpolate`, `upscale` or `fit`."""
+    """One thing to be done to a clip: `interpolate`, `upscale`, `fit` or `reframe`."""
 
     interpolate: float | None = Field(default=None, gt=0, le=MAX_FPS, description="to so many frames a second")
     upscale: float | str | None = Field(
@@ -115,7 +122,10 @@ class FinishStep(_Frozen):
     fit: FitMode | None = Field(
         default=None, description="pad: bars; crop: what overhangs is cut off; stretch: out of proportion"
     )
-    size: str | None = Field(default=None, description="of fit: '1280:720'; without it, the size that was asked for")
+    reframe: Camera = Field(default=(), description="keys of a camera that only turns and zooms, in a larger picture")
+    size: str | None = Field(
+        default=None, description="of fit and reframe: '1280:720'; without it, the size that was asked for"
+    )
     by: str | None = Field(default=None, min_length=1, description="a finisher of the catalog; its own choice without")
 
     @field_validator("upscale", mode="before")
@@ -130,11 +140,13 @@ class FinishStep(_Frozen):
 
     @model_validator(mode="after")
     def _one_thing(self) -> "FinishStep":
-        told = [name.value for name in Operation if getattr(self, name.value) is not None]
+        told = [name.value for name in Operation if getattr(self, name.value) not in (None, ())]
         if len(told) != 1:
             raise ValueError(f"a step is one of {', '.join(Operation)}")
-        if self.size is not None and self.fit is None:
-            raise ValueError(f"{told[0]} takes no size: that is of fit")
+        if self.size is not None and self.fit is None and not self.reframe:
+            raise ValueError(f"{told[0]} takes no size: that is of fit and reframe")
+        if self.reframe and (wrong := reframe_wrong(self.reframe)) is not None:
+            raise ValueError(f"reframe: {wrong}")
         if self.size is not None:
             _pixels(self.size, "size: {!r} is no size in pixels; write '1280:720'")
         if isinstance(self.upscale, str) and self.upscale not in LINES:
@@ -147,7 +159,7 @@ class FinishStep(_Frozen):
 
     @property
     def operation(self) -> Operation:
-        return next(one for one in Operation if getattr(self, one.value) is not None)
+        return next(one for one in Operation if getattr(self, one.value) not in (None, ()))
 
 
 class FinishStage(_Frozen):
@@ -161,6 +173,7 @@ class FinishStage(_Frozen):
     frames: int
     fps: float
     fit: FitMode | None = None
+    camera: tuple[CameraKey, ...] = Field(default=(), description="of reframe, absolute and whole")
 
     @property
     def shape(self) -> Shape:
@@ -177,14 +190,26 @@ class FinishStage(_Frozen):
 def chained(fingerprint: str, stages: Iterable[FinishStage]) -> str:
     """The fingerprint of the clip that `stages` make of the clip `fingerprint`: link by link."""
     for stage in stages:
-        told = stage.model_dump_json(exclude={"by"})
+        # Stages without a camera are what they were before there were others.
+        told = stage.model_dump_json(exclude={"by"} if stage.camera else {"by", "camera"})
         fingerprint = hashlib.sha256(f"{fingerprint}{told}".encode()).hexdigest()[:32]
     return fingerprint
 
 
 def asks_for_size(steps: Sequence[FinishStep]) -> bool:
     """Whether some step brings the clip to the size that the request asks for, so that a variant need not have it."""
-    return any(step.fit is not None and step.size is None for step in steps)
+    return any(step.operation in (Operation.FIT, Operation.REFRAME) and step.size is None for step in steps)
+
+
+def larger_by(steps: Sequence[FinishStep], asked: tuple[int, int], frames: int, fps: float) -> float:
+    """By what a clip should be rendered larger than the size that is asked for, so that what a window shows of it has
+    that size; 1 where no window moves. Of one that leaves the picture, too."""
+    step = next((one for one in steps if one.reframe), None)
+    if step is None or step.size is not None:
+        return 1.0
+    shape = Shape(width=asked[0], height=asked[1], frames=frames)
+    share = window_share(step.reframe, shape, fps, asked[0] / asked[1])
+    return 1 / share if share >= LEAST_SHARE else 1.0
 
 
 def resolved_finish(
@@ -226,6 +251,12 @@ def resolved_finish(
                 issues.append(Issue(f"{path}.upscale", size, "range", choices))
                 continue
             width, height = size
+        elif step.reframe:
+            size = _window(step, Shape(width=width, height=height, frames=frames), fps, asked)
+            if isinstance(size, str):
+                issues.append(Issue(f"{path}.reframe", size, "range"))
+                continue
+            width, height = size
         else:
             target = _pixels(step.size) if step.size is not None else asked
             if target is None:
@@ -246,6 +277,7 @@ def resolved_finish(
                 frames=frames,
                 fps=fps,
                 fit=step.fit,
+                camera=absolute_camera(step.reframe),
             )
         )
     return tuple(stages), tuple(issues)
@@ -279,12 +311,27 @@ def read_steps(value: Any, path: str = "finish") -> tuple[tuple[FinishStep, ...]
         if not isinstance(one, dict):
             issues.append(Issue(where, f"must be an object with one of {', '.join(Operation)}", "type"))
             continue
+        told = _said(one)
+        if "reframe" in told:
+            told["reframe"], wrong = read_motion("camera", told["reframe"])
+            if wrong:
+                issues += [
+                    dataclasses.replace(found, path=found.path.replace("camera", f"{where}.reframe", 1))
+                    for found in wrong
+                ]
+                continue
         try:
-            # Tables write what a row does not have as null.
-            steps.append(FinishStep.model_validate({str(k): v for k, v in one.items() if v is not None}))
+            steps.append(FinishStep.model_validate(told))
         except ValidationError as error:
             issues += issues_of(error, where, "a step", FinishStep.model_fields, {"fit": get_args(FitMode)})
     return tuple(steps), tuple(issues)
+
+
+def _said(value: Any) -> Any:
+    """Without what tables write as null because a row does not have it."""
+    if isinstance(value, dict):
+        return {str(name): _said(one) for name, one in value.items() if one is not None}
+    return [_said(one) for one in value] if isinstance(value, list) else value
 
 
 def _pixels(text: str, otherwise: str = "") -> tuple[int, int]:
@@ -293,6 +340,17 @@ def _pixels(text: str, otherwise: str = "") -> tuple[int, int]:
     if found is None or min(int(found[1]), int(found[2])) < _LEAST_SIDE:
         raise ValueError(otherwise.format(text[:40]))
     return int(found[1]), int(found[2])
+
+
+def _window(step: FinishStep, shape: Shape, fps: float, asked: tuple[int, int] | None) -> tuple[int, int] | str:
+    """The size of what a window shows; in words, why it cannot. Without a size it is that of the window itself."""
+    target = _pixels(step.size) if step.size is not None else asked
+    proportion = shape.width / shape.height if target is None else target[0] / target[1]
+    share = window_share(step.reframe, shape, fps, proportion)
+    if share < LEAST_SHARE:
+        return f"the window would leave the picture, or be less than {LEAST_SHARE:.0%} of it: turn less"
+    wide, high = window_sides(shape, proportion)
+    return target or (_even(wide * share), _even(high * share))
 
 
 def _larger(wanted: float | str, width: int, height: int) -> tuple[int, int] | str:

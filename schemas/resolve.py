@@ -12,7 +12,7 @@ from schemas.chunks import Windows, cut
 from schemas.clip import ClipFormat
 from schemas.conditions import ENDS_WITH_ITS_LAST, Condition, implied_mode, resolved
 from schemas.errors import InvalidRequestError, Issue
-from schemas.finish import FinishStep, FitMode, asks_for_size, resolved_finish
+from schemas.finish import FinishStep, FitMode, asks_for_size, larger_by, resolved_finish
 from schemas.inputs import FRAMES, InputSpec, Kind, Role, spec_issues
 from schemas.loras import resolved_loras
 from schemas.motion import Steer
@@ -206,6 +206,11 @@ def _fit(asked: _Asked, variant: Variant) -> tuple[Group | None, tuple[Issue, ..
     size = settings.size if isinstance(settings.size, tuple) else None
     shape = _shape(settings, variant, mode, fps, any_size=size is not None and asks_for_size(steps))
     longest = variant.longest_frames(mode, fps)
+    if size is not None and (more := larger_by(steps, size, shape.frames, fps)) > 1:
+        large = variant.shape.nearest(
+            Shape(width=math.ceil(size[0] * more), height=math.ceil(size[1] * more), frames=shape.frames), longest
+        )
+        shape = Shape(width=large.width, height=large.height, frames=shape.frames)
     wrong = variant.shape.issues(shape, longest)
     if wrong and asked.snap:
         shape = variant.shape.nearest(shape, longest)

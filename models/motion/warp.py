@@ -1,14 +1,16 @@
 """A picture as the moving camera sees it."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.motion.camera import to_rest
+from models.motion.camera import camera_to_world, intrinsics, to_rest
 from models.motion.curves import Floats
 from schemas.motion import CameraKey
+from schemas.reframe import window_share, window_sides
 from schemas.shape import Shape
 
 
@@ -47,11 +49,41 @@ def edged(
     return out
 
 
+def reframed(
+    frames: npt.NDArray[np.uint8], camera: Sequence[CameraKey], fps: float, width: int, height: int
+) -> npt.NDArray[np.uint8]:
+    """(frames, height, width, 3): what a window shows that moves through the pictures (frames, h, w, 3) as the camera
+    turns and zooms, as large as `schemas.reframe` says."""
+    shape = Shape(width=frames.shape[2], height=frames.shape[1], frames=len(frames))
+    proportion = width / height
+    share = window_share(tuple(camera), shape, fps, proportion)
+    wide, high = (side * share for side in window_sides(shape, proportion))
+    # What is shrunk is resampled at the pictures' own scale first, so that nothing is skipped.
+    across, down = max(width, math.ceil(wide)), max(height, math.ceil(high))
+    zooms = intrinsics(camera, shape, fps)[:, 0, 0] / shape.width
+    near = zooms / zooms.min()
+    to_picture = np.array([[wide / across, 0, -wide / 2], [0, high / down, -high / 2], [0, 0, shape.width]])
+    rest = np.array([[shape.width, 0, shape.width / 2], [0, shape.width, shape.height / 2], [0, 0, 1.0]])
+    turns = camera_to_world(camera, shape.frames, fps)[:, :3, :3]
+    out = np.empty((len(frames), height, width, 3), np.uint8)
+    for number, (picture, turn, nearer) in enumerate(zip(frames, turns, near, strict=True)):
+        view = rest @ turn @ np.diag([1 / nearer, 1 / nearer, 1.0]) @ to_picture
+        shown = _seen(Image.fromarray(picture), view, (across, down))
+        out[number] = np.asarray(
+            shown if shown.size == (width, height) else shown.resize((width, height), Image.Resampling.LANCZOS)
+        )
+    return out
+
+
 def _moved(picture: Image.Image, view: Floats) -> Image.Image:
+    return _seen(picture, view, picture.size)
+
+
+def _seen(picture: Image.Image, view: Floats, size: tuple[int, int]) -> Image.Image:
     # Pillow wants the last coefficient to be one.
     last = view[2, 2] if abs(view[2, 2]) > 1e-9 else 1e-9
     coefficients = tuple((view / last).flatten()[:8])
-    return picture.transform(picture.size, Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BICUBIC)
+    return picture.transform(size, Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BICUBIC)
 
 
 def _covered(view: Floats, shape: Shape) -> npt.NDArray[np.bool_]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from actors.decoder import read_frames
-from actors.provenance import open_provenance
+from actors.provenance import open_provenance, stage_edits
 from actors.publisher import Publisher
 from actors.renderer import Renderer, TaskFailure
 from actors.work import WorkBatch, WorkItem
@@ -108,6 +108,19 @@ def frames_of(store: ObjectStore, record: Record) -> Frames:
     assert record.clip is not None
     data = store.get(keys.clip(record.variant, record.fingerprint))
     return np.stack([np.asarray(image) for image in read_frames(data, ClipFormat.MP4)])
+
+
+def test_a_window_moves_through_the_clip_that_the_model_made(run: Run, store: ObjectStore, wan: LoadedModel) -> None:
+    told = [{"reframe": [{"at_s": 1, "pan": 8}]}]
+    record = run(told)
+    assert record.status is Status.SUCCEEDED
+    (below,) = record.before
+    (stage,) = stages_of(told, group_of(wan.variant, steps=2))
+    made, shown = frames_of(store, below), frames_of(store, record)
+    assert shown.shape[2] < made.shape[2]
+    wanted = Finishing().apply(stage, made, 8.0).astype(float)
+    assert np.abs(shown - wanted).mean() < 6, "but for the codec"
+    assert stage_edits(stage)[0].action == "c2pa.cropped"
 
 
 def test_each_stage_makes_a_clip_of_its_own_and_the_last_is_the_tasks(

@@ -96,8 +96,77 @@ def test_fit_pads_crops_or_stretches() -> None:
     assert psnr_db(stretched[0], squeezed) > 40
 
 
+def spots(frames: Frames) -> list[tuple[float, float, int]]:
+    """(x, y, pixels) of what is red, by frame."""
+    found = []
+    for one in frames:
+        y, x = np.nonzero(one[..., 0].astype(int) - one[..., 2] > 100)
+        found.append((float(x.mean()) + 0.5, float(y.mean()) + 0.5, len(x)))
+    return found
+
+
+STILL = np.full((FRAMES, HEIGHT, WIDTH, 3), 40, np.uint8)  # with a disc in the middle, which rests
+STILL[:, np.hypot(*(np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5 - np.array([HEIGHT, WIDTH])[:, None, None] / 2)) < 12] = (
+    250,
+    60,
+    30,
+)
+LAST_S = (FRAMES - 1) / FPS
+
+
+@pytest.mark.parametrize(
+    ("key", "across", "down", "larger"),
+    [
+        ({"pan": 5}, -WIDTH * np.tan(np.radians(5)), 0.0, 1.0),
+        ({"tilt": 3}, 0.0, WIDTH * np.tan(np.radians(3)), 1.0),
+        ({"zoom": 1.5}, 0.0, 0.0, 1.5),
+        ({"roll": 20}, 0.0, 0.0, 1.0),
+    ],
+)
+def test_a_window_shows_what_a_camera_that_turns_and_zooms_would(
+    key: dict[str, float], across: float, down: float, larger: float
+) -> None:
+    shown, _ = done({"reframe": [{"at_s": LAST_S, **key}]}, clip=STILL)
+    first, last = spots(shown)[0], spots(shown)[-1]
+    assert first[:2] == pytest.approx((shown.shape[2] / 2, shown.shape[1] / 2), abs=0.6), "at rest it is in the middle"
+    assert (last[0] - first[0], last[1] - first[1]) == pytest.approx((across, down), abs=0.8)
+    assert last[2] / first[2] == pytest.approx(larger**2, rel=0.06)
+
+
+def test_a_window_turns_the_picture_against_the_camera() -> None:
+    bar = np.full((FRAMES, HEIGHT, WIDTH, 3), 40, np.uint8)
+    bar[:, HEIGHT // 2 - 2 : HEIGHT // 2 + 2] = (250, 60, 30)
+    shown, _ = done({"reframe": [{"at_s": LAST_S, "roll": 20}]}, clip=bar)
+    y, x = np.nonzero(shown[-1][..., 0].astype(int) - shown[-1][..., 2] > 100)
+    slope = np.polyfit(x, y, 1)[0]
+    assert np.degrees(np.arctan(slope)) == pytest.approx(-20, abs=1), "a camera that rolls clockwise sees it turn back"
+
+
+@pytest.mark.parametrize("size", ["", "48:48", "192:128"])
+def test_a_window_is_as_large_as_it_can_be_without_leaving_the_picture(size: str) -> None:
+    """Pictures with bright edges: somewhere on the way the window touches one, and nowhere is beyond it."""
+    edged = np.full((FRAMES, HEIGHT, WIDTH, 3), 250, np.uint8)
+    edged[:, 3:-3, 3:-3] = 120
+    step = {
+        "reframe": [{"at_s": LAST_S, "pan": 6, "tilt": 2, "roll": 3, "zoom": 1.1}],
+        **({"size": size} if size else {}),
+    }
+    shown, _ = done(step, clip=edged)
+    assert shown.min() > 90
+    assert shown.max() > 200
+
+
+def test_a_window_that_shrinks_the_picture_skips_nothing() -> None:
+    lines = np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
+    lines[:, :, ::2] = 200
+    shown, _ = done({"reframe": [{"at_s": LAST_S, "zoom": 1.02}], "size": "36:36"}, clip=lines)
+    inside = shown[0, 4:-4, 4:-4].astype(float)
+    assert np.abs(inside - 100).max() < 12, "every second line is bright: what is shown is grey"
+
+
 def test_the_same_clip_gives_the_same_bytes() -> None:
-    steps = ({"interpolate": 16, "by": "motion"}, {"upscale": 1.5}, {"fit": "pad", "size": "200:128"})
+    window = {"reframe": [{"at_s": 1, "roll": 5}]}
+    steps = ({"interpolate": 16, "by": "motion"}, {"upscale": 1.5}, window, {"fit": "pad", "size": "200:128"})
     np.testing.assert_array_equal(done(*steps)[0], done(*steps)[0])
 
 

@@ -200,7 +200,7 @@ def test_the_catalog_lists_who_finishes_clips_with_what_each_does_and_costs(tmp_
     (tmp_path / "net.safetensors").touch()
     words = ["catalog", str(tmp_path / "c.toml")]
     found = {one["name"]: one for one in json.loads(RUN.invoke(app, [*words, "--finishers", "--json"]).stdout)}
-    assert list(found) == ["lanczos", "blend", "motion", "net"]
+    assert list(found) == ["lanczos", "blend", "motion", "window", "net"]
     assert found["lanczos"]["operations"] == ["upscale", "fit"]
     assert (found["net"]["operations"], found["net"]["price_usd_per_hour"]) == (["upscale"], 4.0)
     rows = {line.split()[0]: line.split() for line in RUN.invoke(app, words).stdout.splitlines() if line.strip()}

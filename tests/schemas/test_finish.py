@@ -6,7 +6,8 @@ import pytest
 
 from schemas.catalog import Catalog, parse_catalog
 from schemas.errors import CatalogError, InvalidRequestError
-from schemas.finish import FLOOR, FinishStage, finish_s, read_steps, resolved_finish
+from schemas.finish import FLOOR, FinishStage, chained, finish_s, read_steps, resolved_finish
+from schemas.reframe import window_share
 from schemas.request import Settings
 from schemas.resolve import resolve
 from schemas.shape import Shape
@@ -14,6 +15,8 @@ from schemas.task import Group
 from tests.pipelines.catalogs import TWO_VARIANTS, two_variants
 
 SHAPE = Shape(width=64, height=48, frames=17)
+PAN = [{"at_s": 2, "pan": 5}]
+SQUARE: dict[str, Any] = {"width": 64, "height": 64}
 
 
 def stages(*steps: Any, shape: Shape = SHAPE, asked: tuple[int, int] | None = None) -> tuple[FinishStage, ...]:
@@ -73,12 +76,21 @@ def test_more_frames_a_second_last_as_long() -> None:
         ({"fit": "pad", "size": "16:9"}, "finish.0: size: '16:9' is no size in pixels; write '1280:720'"),
         ({"fit": "pad"}, "finish.0.size: to which size? give it here, or the request's own in pixels; "
          "available: 1280:720"),
-        ({"upscale": 2, "size": "64:64"}, "finish.0: upscale takes no size: that is of fit"),
-        ({"upscale": 2, "fit": "pad"}, "finish.0: a step is one of interpolate, upscale, fit"),
+        ({"upscale": 2, "size": "64:64"}, "finish.0: upscale takes no size: that is of fit and reframe"),
+        ({"upscale": 2, "fit": "pad"}, "finish.0: a step is one of interpolate, upscale, fit, reframe"),
         ({"upscale": 2, "by": "blend"}, "finish.0.by: 'blend' does no upscale; available: lanczos"),
         ({"sharpen": 2}, "finish.0.sharpen: no field of a step is called 'sharpen'; "
-         "available: interpolate, upscale, fit, size, by"),
-        (7, "finish.0: must be an object with one of interpolate, upscale, fit"),
+         "available: interpolate, upscale, fit, reframe, size, by"),
+        (7, "finish.0: must be an object with one of interpolate, upscale, fit, reframe"),
+        ({"reframe": [{"at_s": 1, "pan": 5, "dolly": 0.1}]}, "finish.0: reframe: a window turns and zooms: dolly is "
+         "for variants that follow a camera"),
+        ({"reframe": [{"at_s": 1, "pan": 0}]}, "finish.0: reframe: the camera stands still: say where it goes"),
+        ({"reframe": [{"at_s": 1, "pan": 25}]}, "finish.0.reframe: the window would leave the picture, or be less than "
+         "20% of it: turn less"),
+        ({"reframe": [{"at_s": 1, "spin": 5}]}, "finish.0.reframe.0.spin: no field is called 'spin'; available: "
+         "at_s, relative, ease, pan, tilt, roll, zoom, dolly and 2 more"),
+        ({"reframe": [{"at_s": 1, "pan": 5}], "by": "lanczos"}, "finish.0.by: 'lanczos' does no reframe; "
+         "available: window"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_with_the_choices(step: Any, told: str) -> None:
@@ -103,11 +115,40 @@ def test_every_stage_is_part_of_the_fingerprint_and_the_clip_below_keeps_its_own
         group(finish=[{"interpolate": 16, "by": "motion"}]),
         group(finish=[{"interpolate": 16}, {"upscale": 2}]),
         group(finish=[{"upscale": 2}, {"interpolate": 16}]),
+        group(finish=[{"reframe": PAN}]),
+        group(finish=[{"reframe": [{"at_s": 2, "pan": 6}]}]),
+        group(finish=[{"reframe": [{"at_s": 2, "pan": 5, "ease": "in"}]}]),
     ]
     assert len({one.fingerprint("a", "", 1) for one in told}) == len({one.key for one in told}) == len(told)
     assert {one.base_fingerprint("a", "", 1) for one in told} == {plain.fingerprint("a", "", 1)}
     assert told[5].up_to(0) == plain
     assert told[5].up_to(1).fingerprint("a", "", 1) == told[3].fingerprint("a", "", 1)
+
+
+def test_the_same_motion_of_a_window_is_the_same_clip_however_it_is_written() -> None:
+    relative = [{"at_s": 0, "pan": 0}, {"at_s": 2, "pan": 5, "relative": True}]
+    assert group(finish=[{"reframe": relative}]) == group(finish=[{"reframe": PAN}])
+    of_a_table = [{"reframe": [{**PAN[0], "tilt": None, "relative": None, "ease": None}], "fit": None, "size": None}]
+    assert group(finish=of_a_table) == group(finish=[{"reframe": '[{"at_s": 2, "pan": 5}]'}])
+
+
+def test_stages_that_there_were_before_there_were_windows_keep_their_fingerprints() -> None:
+    (stage,) = stages({"upscale": 2})
+    assert chained("0" * 32, [stage]) == "0df613ddf2954c169a5afd4aac665173"
+
+
+def test_what_a_window_moves_through_is_rendered_larger_than_what_is_asked_for() -> None:
+    plain, moved = group(**SQUARE), group(**SQUARE, finish=[{"reframe": PAN}])
+    assert (plain.width, plain.height) == (64, 64)
+    assert (moved.clip_shape.width, moved.clip_shape.height) == (64, 64)
+    assert (moved.width, moved.height) == (80, 80)
+    share = window_share(moved.finish[0].camera, moved.shape, 8.0, 1.0)
+    assert share * moved.width >= 62, "so that hardly a pixel of what is shown is enlarged"
+    # Without a size it is as large as the window.
+    free = group(finish=[{"reframe": PAN}])
+    assert free.clip_shape.width < free.width
+    with pytest.raises(InvalidRequestError, match="leave the picture"):
+        group(**SQUARE, finish=[{"reframe": [{"at_s": 2, "pan": 40}]}])
 
 
 def test_a_size_that_a_variant_lacks_is_refused_unless_it_may_be_fitted() -> None:
@@ -134,7 +175,7 @@ price_usd_per_hour = 2.0
 s_per_megapixel = 0.5
 """
     catalog = parse_catalog(TWO_VARIANTS + more, "mine.toml")
-    assert tuple(catalog.finishers) == ("lanczos", "blend", "motion", "net")
+    assert tuple(catalog.finishers) == ("lanczos", "blend", "motion", "window", "net")
     (stage,) = group(catalog, finish=[{"upscale": 2, "by": "net"}]).finish
     seconds, usd = finish_s((stage,), catalog.finishers)
     assert seconds == pytest.approx(0.5 * 128 * 128 * 17 / 1e6)

@@ -73,6 +73,15 @@ def test_the_steps_of_a_request_are_the_stages_of_its_task(served: Endpoint, htt
     assert [stage.told for stage in task.group.finish] == answer["rendered"]["finish"]
 
 
+def test_a_window_moves_through_a_clip_that_is_rendered_larger(served: Endpoint, http: httpx.Client) -> None:
+    answer = made(http, ratio="112:112", finish=[{"reframe": [{"atSeconds": 2, "pan": 5}]}])
+    assert answer["rendered"]["finish"] == ["reframe to 112x112 by window"]
+    assert (answer["rendered"]["width"], answer["rendered"]["clip"]["width"]) == (128, 112)
+    task = served.store.tasks.get(answer["id"])
+    assert task is not None
+    assert [(key.at_s, key.pan) for key in task.group.finish[0].camera] == [(0.0, 0.0), (2.0, 5.0)]
+
+
 def test_runway_s_client_gets_the_size_that_it_asks_for_where_sizes_are_fitted(
     served: Endpoint, client: RunwayML
 ) -> None:
@@ -102,6 +111,8 @@ def test_what_is_done_to_the_clip_is_in_its_price(http: httpx.Client) -> None:
         ({"upscale": 2, "by": "magic"}, ["finish", 0, "by"]),
         ({"fit": "squash", "size": "64:64"}, ["finish", 0, "fit"]),
         ({"sharpen": 2}, ["finish", 0, "sharpen"]),
+        ({"reframe": [{"atSeconds": 1, "pan": 25}]}, ["finish", 0, "reframe"]),
+        ({"reframe": [{"atSeconds": 1, "spin": 25}]}, ["finish", 0, "reframe", 0, "spin"]),
     ],
 )
 def test_what_makes_no_sense_is_refused_where_it_stands(
