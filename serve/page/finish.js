@@ -2,10 +2,12 @@
 import { $, choice, figure, Rows, words } from "./fields.js";
 import { el } from "./words.js";
 
-const STEPS = { upscale: "Larger", interpolate: "Smoother", fit: "To a size" };
+const STEPS = { upscale: "Larger", interpolate: "Smoother", fit: "To a size", reframe: "Moving" };
 const LARGER = [["2", "2 ×"], ["3", "3 ×"], ["4", "4 ×"], "720p", "1080p", "4k"];
 const FITS = [["pad", "with bars"], ["crop", "cut off what overhangs"], ["stretch", "stretched"]];
-let rows, can = { finishers: [] };
+// Of a window that moves from rest to where it is at the end: unit, least, most, at rest.
+const TURNS = { pan: ["°", -20, 20, 0], tilt: ["°", -20, 20, 0], roll: ["°", -45, 45, 0], zoom: ["×", 0.5, 4, 1] };
+let rows, can = { finishers: [] }, end = 2;
 
 export function setUp({ changed }) {
   rows = new Rows({ list: "finish", add: "finish-add", noun: "step", fresh, fields, changed });
@@ -17,23 +19,32 @@ export function offer(offered) {
   rows.show();
 }
 
+export function setLength(seconds) {
+  end = seconds;
+}
+
 export function body() {
-  const done = rows.entries.filter(({ step }) => steps().includes(step)).map(({ step, upscale, interpolate, fit, size, by }) => ({
-    ...(step === "upscale" ? { upscale: Number(upscale) || upscale } : step === "interpolate" ? { interpolate } : { fit, ...(size.trim() ? { size: size.trim().replace(/\s*[x×]\s*/, ":") } : {}) }),
-    ...(who(step).includes(by) ? { by } : {}),
-  }));
+  const done = rows.entries.filter(({ step }) => steps().includes(step)).map((entry) => ({ ...SAID[entry.step](entry), ...(who(entry.step).includes(entry.by) ? { by: entry.by } : {}) }));
   return done.length ? { finish: done } : {};
 }
 
+const SAID = {
+  upscale: ({ upscale }) => ({ upscale: Number(upscale) || upscale }),
+  interpolate: ({ interpolate }) => ({ interpolate }),
+  fit: ({ fit, size }) => ({ fit, ...(size.trim() ? { size: size.trim().replace(/\s*[x×]\s*/, ":") } : {}) }),
+  reframe: ({ turns }) => ({ reframe: [{ atSeconds: end, ...turns }] }),
+};
+
 const steps = () => Object.keys(STEPS).filter((step) => who(step).length);
 const who = (step) => can.finishers.filter(({ operations }) => operations.includes(step)).map(({ name }) => name);
-const fresh = (entries) => ({ step: steps().find((step) => !entries.some((one) => one.step === step)) ?? steps()[0], upscale: "2", interpolate: 24, fit: "pad", size: "", by: "" });
+const fresh = (entries) => ({ step: steps().find((step) => !entries.some((one) => one.step === step)) ?? steps()[0], upscale: "2", interpolate: 24, fit: "pad", size: "", turns: {}, by: "" });
 
 function fields(entry, named) {
   const set = (name) => (value) => { entry[name] = value; rows.changed(); };
   const how = {
     upscale: () => [choice(named("How much"), LARGER, entry.upscale, set("upscale"))],
     interpolate: () => [figure("to", "fps", named("Frames a second"), entry.interpolate, 1, 240, (value) => set("interpolate")(value ?? 24))],
+    reframe: () => Object.entries(TURNS).map(([turn, [unit, least, most, rest]]) => figure(turn, unit, named(`At the end, ${turn}`), entry.turns[turn] ?? rest, least, most, (value) => { entry.turns[turn] = value ?? rest; rows.changed(); })),
     fit: () => [choice(named("How"), FITS, entry.fit, set("fit")), words(named("Size"), entry.size, { placeholder: "as asked, or 1280:720", maxlength: 40 }, set("size"))],
   }[entry.step]();
   const names = who(entry.step);

@@ -227,17 +227,21 @@ def test_what_is_made_of_the_clip_is_said_in_its_order(page: Chrome, served: End
     at(page, "#finish-add").click()
     Select(named(page, "How of step 3")).select_by_value("crop")
     named(page, "Size of step 3").send_keys("300x200")
+    at(page, "#finish-add").click()
+    put(named(page, "At the end, pan of step 4"), "5")
     at(page, "#lora-add").click()
     Select(named(page, "Source of lora 1")).select_by_value("owner/clay")
     put(named(page, "Weight of lora 1"), "0.5")
     put(at(page, "#samples"), "2")
     photograph(page, shots / "make.png")
     request = sent(page, served)
-    assert [step.model_dump(exclude_none=True) for step in request.finish] == [
+    *steps, moved = request.finish
+    assert [step.model_dump(exclude_none=True, exclude={"reframe"}) for step in steps] == [
         {"upscale": 3.0},
         {"interpolate": 24.0, "by": "motion"},
         {"fit": "crop", "size": "300:200"},
     ]
+    assert [(key.at_s, key.pan, key.zoom) for key in moved.reframe] == [(2.125, 5.0, None)]
     assert [(lora.source, lora.weight) for lora in request.loras] == [("owner/clay", 0.5)]
     until(lambda: len(page.find_elements(By.CSS_SELECTOR, ".task")) == 2, "a card for each sample")
     assert len(served.store.tasks.recent(20)) == 2
@@ -281,7 +285,7 @@ def test_it_can_be_read_and_is_labelled(page: Chrome, served: Endpoint, tmp_path
     slide(page, "#camera-pan", 20)
     at(page, "#prompt-add").click()
     at(page, "#make summary").click()
-    for add in ("#finish-add", "#finish-add", "#finish-add", "#lora-add"):
+    for add in ("#finish-add", "#finish-add", "#finish-add", "#finish-add", "#lora-add"):
         at(page, add).click()
     assert page.execute_script(probe("unnamed")) == []
     for theme in ("dark", "light"):
