@@ -6,10 +6,11 @@ Those of the variant's catalog entry always act, and are never let go of.
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from models.weights import explain
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 MOST_BYTES = 2 << 30
 # A source in, (folder, file) of its safetensors out. Raises errors of ours.
+_NONE: Mapping[str, float] = MappingProxyType({})
 Find = Callable[[str], tuple[Path, str]]
 
 
@@ -49,29 +51,38 @@ class Adapters:
         return tuple(source for source, _ in self._kept)
 
     @contextmanager
-    def acting(self, pipe: Any, loras: Sequence[Lora]) -> Iterator[str]:
-        """Inside, these act beside the variant's own. What comes out stands for those that change how texts are
-        encoded; '' where none does.
+    def acting(self, pipe: Any, loras: Sequence[Lora], moving: Mapping[str, float] = _NONE) -> Iterator[str]:
+        """Inside, these act beside the variant's own; `moving` are those of the variant that act only when they are
+        called, by name with their weights. What comes out stands for those that change how texts are encoded; '' where
+        none does.
 
         Raises RenderError for one that cannot be had or does not fit the model.
         """
-        if not loras:
+        if not loras and not moving:
             yield ""
             return
-        kept = [self._loaded(pipe, lora, loras) for lora in loras]
-        on_text = [
-            f"{lora.source}@{lora.digest}*{lora.weight}" for lora, one in zip(loras, kept, strict=True) if one.on_text
-        ]
         try:
-            names = [*(name for name, _ in self._own), *(one.name for one in kept)]
+            kept = [self._loaded(pipe, lora, loras) for lora in loras]
+            on_text = [
+                f"{lora.source}@{lora.digest}*{lora.weight}"
+                for lora, one in zip(loras, kept, strict=True)
+                if one.on_text
+            ]
+            acting = dict(self._own) | dict(moving)
+            acting |= {one.name: lora.weight for lora, one in zip(loras, kept, strict=True)}
             pipe.enable_lora()
-            pipe.set_adapters(names, [*(weight for _, weight in self._own), *(lora.weight for lora in loras)])
+            pipe.set_adapters(list(acting), list(acting.values()))
             yield "+".join(on_text)
         finally:
-            if self._own:
-                pipe.set_adapters([name for name, _ in self._own], [weight for _, weight in self._own])
-            else:
-                pipe.disable_lora()
+            # Also after one that could not be loaded: letting go of its half may have woken another.
+            self.rest(pipe)
+
+    def rest(self, pipe: Any) -> None:
+        """From now on only the variant's own act."""
+        if self._own:
+            pipe.set_adapters([name for name, _ in self._own], [weight for _, weight in self._own])
+        else:
+            pipe.disable_lora()
 
     def _loaded(self, pipe: Any, lora: Lora, others: Sequence[Lora]) -> _Kept:
         key = lora.source, lora.digest

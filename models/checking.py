@@ -11,6 +11,7 @@ from schemas.catalog import Adapter, Variant
 from schemas.errors import VariantLoadError
 from schemas.extract import Extractor
 from schemas.finish import Finisher
+from schemas.parts import MotionLora
 
 _CLOSE = 3
 
@@ -28,6 +29,9 @@ def problems(variant: Variant) -> tuple[str, ...]:
     found.append(_weights(variant))
     found.append(_gguf(variant))
     found += [_lora(f"loras[{index}]", lora) for index, lora in enumerate(variant.loras)]
+    if variant.motion_loras is not None:
+        ways = variant.motion_loras.by_direction.items()
+        found += [_lora(f"motion_loras.{way}", lora) for way, lora in ways]
     return tuple(text for text in found if text is not None)
 
 
@@ -120,7 +124,7 @@ def _gguf(variant: Variant) -> str | None:
     )
 
 
-def _lora(field: str, lora: Adapter) -> str | None:
+def _lora(field: str, lora: Adapter | MotionLora) -> str | None:
     path = local_path(lora.source)
     if not is_local(lora.source) or not path.is_dir():
         return None

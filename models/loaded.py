@@ -29,6 +29,7 @@ from models.conditions import told
 from models.families import CallForm, arguments
 from models.ip_adapter import style_scale
 from models.model import Cancelled, Frames, OnStep, PromptCounts, Sound, Sounding, TaskMedia
+from models.motion_loras import moving
 from models.overlay import overlaid
 from models.prompt_cache import PromptCache
 from models.quantization import denoiser_bytes
@@ -145,7 +146,7 @@ class LoadedModel:
         try:
             check()
             with (
-                self.adapters.acting(pipe, batch.group.loras) as on_text,
+                self.adapters.acting(pipe, batch.group.loras, moving(self.variant, batch.group)) as on_text,
                 self.prompts.attached(pipe, on_text),
                 _watched(pipe, on_step, check, self._windows(batch)),
                 torch.random.fork_rng(devices=self._random_devices()),

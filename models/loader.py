@@ -22,6 +22,7 @@ from models.guardrail import load_guardrail
 from models.ip_adapter import add_ip_adapter, files_of
 from models.loaded import LoadedModel
 from models.model import Model
+from models.motion_loras import add_motion_loras
 from models.prompt_cache import MEMORY_BYTES, EmbeddingStore, prompt_cache
 from models.quantization import denoiser_from, import_quietly
 from models.schedulers import swapped
@@ -138,6 +139,10 @@ def _load(
         check_adapter(variant, folder / file)
         return folder, file
 
+    adapters = Adapters(variant.loras, brought)
+    if variant.motion_loras is not None:
+        add_motion_loras(variant, pipe, lambda lora: _lora_file(variant, lora, weights_of))
+        adapters.rest(pipe)
     if variant.scheduler is not None or variant.scheduler_options:
         pipe.scheduler = swapped(variant, pipe.scheduler, variant.scheduler, variant.scheduler_options)
     notes.extend(apply_speed(variant, pipe, chosen))
@@ -154,7 +159,7 @@ def _load(
         notes=tuple(dict.fromkeys(notes)),
         pipes=pipes,
         forms=forms,
-        adapters=Adapters(variant.loras, brought),
+        adapters=adapters,
         prompts=prompt_cache(variant, weights.revision, chosen, memory_bytes=prompt_bytes, store=embeddings),
     )
 

@@ -127,6 +127,9 @@ def missing(variant: Variant) -> str | None:
     if variant.ip_adapter is not None:
         named["ip_adapter.source"] = variant.ip_adapter.source
     named |= {f"loras[{index}].source": lora.source for index, lora in enumerate(variant.loras)}
+    if variant.motion_loras is not None:
+        ways = variant.motion_loras.by_direction.items()
+        named |= {f"motion_loras.{way}.source": lora.source for way, lora in ways}
     for field, source in named.items():
         if source.startswith("embedded:"):
             path = EMBEDDED / source.removeprefix("embedded:")

@@ -60,6 +60,8 @@ class VariantContents:
             if entry.ip_adapter is not None:
                 sources.append((entry.ip_adapter.source, entry.ip_adapter.revision))
             sources += [(lora.source, lora.revision) for lora in entry.loras]
+            if entry.motion_loras is not None:
+                sources += [(lora.source, lora.revision) for lora in entry.motion_loras.by_direction.values()]
             parts = [_diffusers_version(), *(self._of(source, revision) for source, revision in sources)]
             found = self._known[variant] = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
         return found

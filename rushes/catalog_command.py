@@ -17,6 +17,7 @@ from schemas.errors import RushesError
 from schemas.extract import Extractor
 from schemas.finish import Finisher
 from schemas.inputs import FRAMES, Kind, Role
+from schemas.motion import Steer
 from schemas.request import Mode
 
 
@@ -65,6 +66,8 @@ def _told(variant: Variant) -> dict[str, Any]:
         "inputs": roles,
         "needed_inputs": {mode.value: [role.value for role in variant.needed(mode)] for mode in variant.modes},
         "motion": motion,
+        # Of a variant that has no amounts: how far its camera goes is its weights' to say, whatever a key says.
+        "camera_directions": {mode.value: [way.value for way in variant.directions(mode)] for mode in variant.modes},
         "prompts": prompts,
         "longest_s": longest_s,
         "makes_sound": [mode.value for mode in variant.modes if variant.makes_sound(mode)],
@@ -140,9 +143,19 @@ def _row(v: Variant) -> tuple[str, ...]:
     )
     several = ("prompts",) if any(map(v.several_prompts, v.modes)) else ()
     sound = ("sound",) if any(map(v.makes_sound, v.modes)) else ()
-    given = " ".join((*text, *several, *sound, *roles, *(steer.value for steer in v.all_steers)))
+    given = " ".join((*text, *several, *sound, *roles, *(_steer(v, steer) for steer in v.all_steers)))
     numbers = (v.fps, v.steps, v.needs.gpus, v.needs.vram_gib, v.price_usd_per_gpu_hour)
     return names, given, str(v.shape.default()), *(f"{number:g}" for number in numbers)
+
+
+def _steer(v: Variant, steer: Steer) -> str:
+    """What of the motion it follows; of a camera that it has only ways for, which those are."""
+    ways = v.all_directions if steer is Steer.CAMERA else ()
+    axes: dict[str, list[str]] = {}
+    for way in ways:
+        axes.setdefault(way.partition("_")[0], []).append(way)
+    shown = (axis if len(both) > 1 else both[0].replace("_", " ") for axis, both in axes.items())
+    return f"{steer.value} (only which way: {', '.join(shown)})" if ways else steer.value
 
 
 def _kinds(v: Variant, role: Role) -> str:

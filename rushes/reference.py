@@ -23,7 +23,7 @@ from schemas.config import Config
 from schemas.extract import Extractor
 from schemas.finish import FLOOR, Finisher
 from schemas.moderation import ModerationSettings, Thresholds
-from schemas.parts import ControlNet, IpAdapter
+from schemas.parts import ControlNet, IpAdapter, MotionLora, MotionLoras
 from schemas.run import GroupQuote, RunOptions, RunQuote, RunSummary
 from schemas.shape import ShapeRule
 from schemas.trust import TrustSettings
@@ -119,6 +119,8 @@ _CATALOG: dict[str, type[BaseModel]] = {
     "loras": Adapter,
     "controlnet": ControlNet,
     "ip_adapter": IpAdapter,
+    "motion_loras": MotionLoras,
+    "motion_loras.DIRECTION": MotionLora,
     "[finishers.NAME]": Finisher,
     "[extractors.NAME]": Extractor,
 }

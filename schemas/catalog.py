@@ -14,12 +14,13 @@ from pydantic_core import ErrorDetails
 
 from schemas.chunks import Chunks
 from schemas.conditions import HOLDS_A_VIDEO, carried, classes_with, kinds_of, roles_of, steers_of
+from schemas.directions import Direction
 from schemas.errors import CatalogError
 from schemas.extract import FLOOR_EXTRACTORS, Extractor
 from schemas.finish import FLOOR, Finisher
 from schemas.inputs import FRAMES, Kind, Role
 from schemas.motion import PathGuide, Steer
-from schemas.parts import ControlNet, IpAdapter, Part
+from schemas.parts import ControlNet, IpAdapter, MotionLoras, Part
 from schemas.request import Mode
 from schemas.shape import Shape, ShapeRule
 from schemas.sharding import why_not_split
@@ -161,6 +162,9 @@ class Variant(_Frozen):
     motion_adapter: str | None = Field(default=None, description="AnimateDiff: the adapter's hub id or folder")
     controlnet: ControlNet | None = Field(default=None, description="of a class that draws over a structure or frames")
     ip_adapter: IpAdapter | None = Field(default=None, description="of an AnimateDiff: what makes it take styles")
+    motion_loras: MotionLoras | None = Field(
+        default=None, description="of an AnimateDiff: what makes it follow `camera`, by direction"
+    )
     modes: tuple[Mode, ...] = Field(min_length=1, description="what it renders")
     conditions: tuple[str, ...] | None = Field(
         default=None,
@@ -253,7 +257,15 @@ class Variant(_Frozen):
 
     def steers(self, mode: Mode) -> tuple[Steer, ...]:
         """What of a shot's motion it follows, in `mode`."""
-        return steers_of(self.pipeline_for(mode), mode, self.conditions) if mode in self.modes else ()
+        return steers_of(self.pipeline_for(mode), mode, self.conditions, self.parts) if mode in self.modes else ()
+
+    def directions(self, mode: Mode) -> tuple[Direction, ...]:
+        """The ways that the camera may go in `mode`, where the weights know directions and no amounts; () where they
+        follow its keys, or none."""
+        by = carried(self.pipeline_for(mode), mode).steers_by.get(Steer.CAMERA)
+        if self.motion_loras is None or by is not Part.MOTION_LORAS or Steer.CAMERA not in self.steers(mode):
+            return ()
+        return tuple(self.motion_loras.by_direction)
 
     def continues(self, mode: Mode) -> bool:
         """Whether a clip of `mode` may be made of several calls, each from the last frames of the one before."""
@@ -284,6 +296,11 @@ class Variant(_Frozen):
         return tuple(steer for steer in Steer if any(steer in self.steers(mode) for mode in self.modes))
 
     @property
+    def all_directions(self) -> tuple[Direction, ...]:
+        """The ways that the camera may go, in any of its modes; as for `directions`."""
+        return tuple(way for way in Direction if any(way in self.directions(mode) for mode in self.modes))
+
+    @property
     def all_roles(self) -> tuple[Role, ...]:
         """What inputs may be for, in any of its modes."""
         found = {role for mode in self.modes for role in self.roles(mode)}
@@ -302,7 +319,7 @@ class Variant(_Frozen):
     def _parts_are_of_its_classes(self) -> "Variant":
         forms = {self.pipeline_for(mode): carried(self.pipeline_for(mode), mode) for mode in self.modes}
         for part in Part:
-            able = [name for name, form in forms.items() if part in form.by.values()]
+            able = [name for name, form in forms.items() if part in form.parts]
             if part in self.parts and not able:
                 takers = ", ".join(classes_with(part))
                 raise ValueError(f"{part}: {self.pipeline} takes none; available: {takers}")
@@ -325,7 +342,9 @@ class Variant(_Frozen):
     def _conditions_are_carried(self) -> "Variant":
         can = frozenset().union(*(carried(self.pipeline_for(mode), mode).with_parts(self.parts) for mode in self.modes))
         able = [role.value for role in Role if role in can]
-        steers = frozenset().union(*(carried(self.pipeline_for(mode), mode).steers for mode in self.modes))
+        steers = frozenset().union(
+            *(carried(self.pipeline_for(mode), mode).steers_with(self.parts) for mode in self.modes)
+        )
         able += [steer.value for steer in Steer if steer in steers]
         for said in self.conditions or ():
             role, colon, kind = said.partition(":")
@@ -507,14 +526,18 @@ def _resolved(entry: Mapping[str, object], base: Path | None) -> dict[str, objec
         there = base / value
         return str(there.resolve()) if value.startswith(("./", "../")) or there.exists() else value
 
+    def placed(part: object) -> object:
+        if not isinstance(part, dict):
+            return part
+        return {name: absolute(value) if name == "source" else placed(value) for name, value in part.items()}
+
     out = dict(entry)
     for field in ("weights", "motion_adapter"):
         if field in out:
             out[field] = absolute(out[field])
     for field in Part:
-        part = out.get(field)
-        if isinstance(part, dict):
-            out[field] = {**part, **{name: absolute(part[name]) for name in ("source",) if name in part}}
+        if field in out:
+            out[field] = placed(out[field])
     speed = out.get("speed")
     if isinstance(speed, dict) and "gguf" in speed:
         out["speed"] = {**speed, "gguf": absolute(speed["gguf"])}

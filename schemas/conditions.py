@@ -51,8 +51,8 @@ class Carried:
     `usual`: what its weights can be expected to obey when the catalog does not say. `strengths`: roles that take one;
     the inputs of a clip whose roles are together in one of `one_strength` have the same. `adds`: roles of which each
     input makes the model see one more latent frame, `again`: as many as the clip has. `steers`: what of the motion it
-    can be told, `usual_steers` without the catalog's word. `by`: roles that are carried by a part which the
-    entry names, and the part. `needs`: roles without which it cannot be called.
+    can be told, `usual_steers` without the catalog's word. `by`, `steers_by`: roles and motion that are carried by a
+    part which the entry names, and the part. `needs`: roles without which it cannot be called.
     """
 
     roles: frozenset[Role]
@@ -64,11 +64,21 @@ class Carried:
     steers: frozenset[Steer] = frozenset()
     usual_steers: frozenset[Steer] = frozenset()
     by: Mapping[Role, Part] = field(default_factory=dict)
+    steers_by: Mapping[Steer, Part] = field(default_factory=dict)
     needs: frozenset[Role] = frozenset()
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """Those by which calls can be told more."""
+        return frozenset((*self.by.values(), *self.steers_by.values()))
 
     def with_parts(self, parts: frozenset[Part]) -> frozenset[Role]:
         """The roles that calls can be told when the entry names these parts."""
         return frozenset(role for role in self.roles if role not in self.by or self.by[role] in parts)
+
+    def steers_with(self, parts: frozenset[Part]) -> frozenset[Steer]:
+        """What of the motion calls can be told when the entry names these parts."""
+        return frozenset(one for one in self.steers if one not in self.steers_by or self.steers_by[one] in parts)
 
 
 _VACE = Carried(
@@ -131,16 +141,27 @@ _EASY_INPAINT = Carried(
 )
 
 
-def _animatediff(*controlled: Role, source: bool = False, styled: bool = True) -> Carried:
+def _animatediff(*controlled: Role, source: bool = False, styled: bool = True, moved: bool = False) -> Carried:
     """With a ControlNet for some roles, each of which has its strength apart from a style's; all `controlled` together
-    have one. An IP-Adapter has one scale for all pictures."""
+    have one. An IP-Adapter has one scale for all pictures. `moved`: motion LoRAs say where the camera goes."""
     by = dict.fromkeys(controlled, Part.CONTROLNET) | ({Role.STYLE: Part.IP_ADAPTER} if styled else {})
     roles = frozenset(by) | (frozenset({Role.SOURCE}) if source else frozenset())
-    return Carried(roles, roles, roles, one_strength=(frozenset(controlled), frozenset({Role.STYLE})), by=by)
+    camera = frozenset({Steer.CAMERA}) if moved else frozenset()
+    return Carried(
+        roles,
+        roles,
+        roles,
+        one_strength=(frozenset(controlled), frozenset({Role.STYLE})),
+        steers=camera,
+        usual_steers=camera,
+        by=by,
+        steers_by=dict.fromkeys(camera, Part.MOTION_LORAS),
+    )
 
 
 _BY_CLASS = {
-    "AnimateDiffPipeline": _animatediff(),
+    # A source, a structure and frames say themselves where things are in each frame: only this class is free to move.
+    "AnimateDiffPipeline": _animatediff(moved=True),
     "AnimateDiffVideoToVideoPipeline": _animatediff(source=True),
     "AnimateDiffControlNetPipeline": _animatediff(Role.STRUCTURE),
     "AnimateDiffVideoToVideoControlNetPipeline": _animatediff(Role.STRUCTURE, source=True),
@@ -182,7 +203,7 @@ def carried(pipeline: str, mode: Mode) -> Carried:
 
 def classes_with(part: Part) -> tuple[str, ...]:
     """The classes that are told more by such a part."""
-    return tuple(name for name, can in _BY_CLASS.items() if part in can.by.values())
+    return tuple(name for name, can in _BY_CLASS.items() if part in can.parts)
 
 
 def roles_of(
@@ -195,11 +216,14 @@ def roles_of(
     return tuple(role for role in Role if role in can.with_parts(parts) & _OF_MODE[mode] and role in said)
 
 
-def steers_of(pipeline: str, mode: Mode, conditions: tuple[str, ...] | None) -> tuple[Steer, ...]:
-    """What of the motion a variant follows in `mode`: what its class carries and its entry says."""
+def steers_of(
+    pipeline: str, mode: Mode, conditions: tuple[str, ...] | None, parts: frozenset[Part] = frozenset()
+) -> tuple[Steer, ...]:
+    """What of the motion a variant follows in `mode`: what its class carries with the `parts` that its entry names, and
+    its entry says."""
     can = carried(pipeline, mode)
     said = can.usual_steers if conditions is None else set(conditions)
-    return tuple(steer for steer in Steer if steer in can.steers and steer in said)
+    return tuple(steer for steer in Steer if steer in can.steers_with(parts) and steer in said)
 
 
 def kinds_of(conditions: tuple[str, ...] | None) -> tuple[Kind, ...]:

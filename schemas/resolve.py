@@ -11,6 +11,7 @@ from schemas.catalog import Catalog, Variant
 from schemas.chunks import Windows, cut
 from schemas.clip import ClipFormat
 from schemas.conditions import ENDS_WITH_ITS_LAST, Condition, implied_mode, resolved
+from schemas.directions import direction_issues
 from schemas.errors import InvalidRequestError, Issue
 from schemas.finish import FinishStep, FitMode, asks_for_size, larger_by, resolved_finish
 from schemas.inputs import FRAMES, InputSpec, Kind, Role, spec_issues
@@ -62,7 +63,23 @@ class _Asked:
 
     def able(self, near: Variant | None = None, *, several: bool = False, sound: bool = False) -> tuple[str, ...]:
         """Who can, the one most like `near` first."""
-        return able_variants(self.catalog, self.mode, self.inputs, near, self.needs, several=several, sound=sound)
+        able = able_variants(self.catalog, self.mode, self.inputs, near, self.needs, several=several, sound=sound)
+        if not steers_in(self.settings):
+            return able
+        lacks = {name: self._lacks(self.catalog[name]) for name in able}
+        # Who would with something beside it is a choice where nobody does as it is.
+        return tuple(name for name in able if not lacks[name]) or tuple(
+            name for name in able if {issue.code for issue in lacks[name]} == {"missing"}
+        )
+
+    def _lacks(self, variant: Variant) -> tuple[Issue, ...]:
+        """What keeps a variant that follows a camera or paths from following these."""
+        settings, mode, fps = self.settings, self.mode, self.settings.fps or variant.fps
+        frames = _shape(settings, variant, mode, fps).frames
+        roles = [spec.role for spec in self.inputs]
+        found = steering_issues(settings, variant.pipeline_for(mode), roles, variant.roles(mode), (), frames, fps)
+        ways = variant.directions(mode)
+        return (*found, *(direction_issues(settings.camera, ways, frames, fps) if ways else ()))
 
 
 def resolve(
@@ -341,11 +358,17 @@ def _steering(
         *unseen_source_issues(variant.pipeline_for(mode), asked.inputs, settings.edit, variant.strength),
         *steering_issues(settings, variant.pipeline_for(mode), roles, variant.roles(mode), given, frames, fps),
     ]
+    ways = variant.directions(mode)
+    astray = direction_issues(settings.camera, ways, frames, fps) if ways and not found else ()
+    other = f"; {able[0]} follows it" if astray and (able := asked.able(variant)) else ""
     return [
-        Issue(i.path, f"{i.message} (on {variant.name})", i.code, i.choices or asked.able(variant))
-        if i.code == "not_taken"
-        else i
-        for i in found
+        *(
+            Issue(i.path, f"{i.message} (on {variant.name})", i.code, i.choices or asked.able(variant))
+            if i.code == "not_taken"
+            else i
+            for i in found
+        ),
+        *(Issue(i.path, f"{i.message} (on {variant.name}){other}", i.code, i.choices) for i in astray),
     ]
 
 

@@ -145,6 +145,8 @@ def _variant(variant: Variant) -> dict[str, JsonValue]:
         "modes": [mode.value for mode in variant.modes],
         "inputs": [_input(variant, role) for role in variant.all_roles],
         "motion": [steer.value for steer in variant.all_steers],
+        # Where there are any the camera goes as far as the weights learned, not as far as a key says.
+        "cameraDirections": [way.value for way in variant.all_directions],
         "audio": [mode.value for mode in variant.modes if variant.makes_sound(mode)],
         "severalPrompts": [mode.value for mode in variant.modes if variant.several_prompts(mode)],
         "loras": [mode.value for mode in variant.modes if takes_loras(variant.pipeline_for(mode))],

@@ -38,6 +38,11 @@ def test_a_variant_in_order_has_no_problem(tmp_path: Path) -> None:
         ("steps = 2", 'steps = 2\nloras = [{ source = "./none" }]', r"loras\[0\].source: .*/none: not there"),
         ("steps = 2", 'steps = 2\nloras = [{ source = "./two" }]', r"has not one .* names one of: a.saf.*, b.saf"),
         ("steps = 2", 'steps = 2\nloras = [{ source = "./two", weight_file = "c" }]', "has not 'c'; weight_file names"),
+        (
+            'pipeline = "WanPipeline"',
+            'pipeline = "AnimateDiffPipeline"\nmotion_loras = { pan_left = { source = "./none" } }',
+            "motion_loras.pan_left.source: .*/none: not there",
+        ),
         ("steps = 2", 'steps = 2\nmotion_adapter = "./gone"', "motion_adapter: .*/gone: not there"),
     ],
 )

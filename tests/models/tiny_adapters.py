@@ -33,3 +33,19 @@ def ip_adapter(folder: Path, unet: Any, *, cross_attention_dim: int | None = Non
     if encoder:
         clip.save_pretrained(folder / "models" / "image_encoder")
     return folder
+
+
+def motion_lora(file: Path, unet: Any, seed: int, *, layers: str = "motion_modules", wide: int = 0) -> Path:
+    """A LoRA of `unet`'s layers between frames, its tensors named as in AnimateDiff's published ones."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, module in unet.named_modules():
+        if layers not in name or not name.endswith((".to_q", ".to_k", ".to_v", ".to_out.0")):
+            continue
+        block, _, last = name.removesuffix(".0").rpartition(".")
+        key = f"unet.{block}.processor.{last}_lora"
+        tensors[f"{key}.down.weight"] = torch.randn(2, module.in_features + wide, generator=generator)
+        tensors[f"{key}.up.weight"] = torch.randn(module.out_features, 2, generator=generator)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file)
+    return file.parent

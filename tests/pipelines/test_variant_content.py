@@ -14,7 +14,7 @@ from pipelines.variant_content import VariantContents
 from schemas.catalog import Adapter, Variant
 from schemas.extract import Extractor
 from schemas.inputs import Kind
-from schemas.parts import ControlNet, IpAdapter
+from schemas.parts import ControlNet, IpAdapter, MotionLora, MotionLoras
 from storage.store import open_store
 from tests.pipelines.catalogs import directed, two_variants
 from tests.s3_server import S3Server
@@ -65,6 +65,17 @@ def test_an_ip_adapter_that_changes_in_place_is_another_task(tmp_path: Path) -> 
     small = two_variants()["small"].model_copy(update={"ip_adapter": part})
     before = content(small, tmp_path)
     (tmp_path / "ip" / "ip.safetensors").write_bytes(b"two")
+    assert content(small, tmp_path) != before
+
+
+def test_a_motion_lora_that_changes_in_place_is_another_task(tmp_path: Path) -> None:
+    for way in ("left", "right"):
+        (tmp_path / way).mkdir()
+        (tmp_path / way / "lora.safetensors").write_bytes(b"one")
+    part = MotionLoras(**{f"pan_{way}": MotionLora(source=str(tmp_path / way)) for way in ("left", "right")})
+    small = two_variants()["small"].model_copy(update={"motion_loras": part})
+    before = content(small, tmp_path)
+    (tmp_path / "right" / "lora.safetensors").write_bytes(b"two")
     assert content(small, tmp_path) != before
 
 

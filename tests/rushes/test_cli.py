@@ -186,6 +186,17 @@ def test_the_catalog_is_json_when_asked_and_never_cut_in_a_pipe(catalog: str) ->
     assert max(map(len, shipped.splitlines())) <= 80
 
 
+def test_the_catalog_says_who_knows_only_which_way_a_camera_goes() -> None:
+    found = {one["name"]: one for one in json.loads(RUN.invoke(app, ["catalog", "--json"]).stdout)}
+    ways = found["animatediff-camera"]["camera_directions"]["text_to_video"]
+    assert ways[:3] == ["zoom_in", "zoom_out", "pan_left"]
+    assert len(ways) == 8
+    assert not any(found["wan2.1-vace-1.3b"]["camera_directions"].values())
+    words = RUN.invoke(app, ["catalog"]).stdout.partition("animatediff-camera")[2].partition("animatediff-canny")[0]
+    shown = "".join(line[16:40] for line in words.splitlines()[1:]).split()
+    assert shown == ["camera", "(only", "which", "way:", "zoom,", "pan,", "tilt,", "roll)"]
+
+
 NET = """
 [finishers.net]
 method = "spandrel"
