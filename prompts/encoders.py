@@ -20,11 +20,13 @@ _MOST_TOKENS = {
     "AnimateDiff": 77,
     "Hotshot": 77,
     "CogVideoX": 226,
+    "Cosmos2_5": 512,
     "HunyuanVideo15": 1000,
     "HunyuanVideo": 256,
     "LTX2": 1024,
     "LTXCondition": 256,
     "LTX": 128,
+    "Lucy": 512,
     "Mochi": 256,
     "Wan": 512,
 }
