@@ -23,11 +23,11 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> TinyFolder:
-    """The folder of a family's tiny pipeline."""
+    """The folder of the tiny pipeline of a family, or of a builder that is no family of its own."""
     root = tmp_path_factory.mktemp("tiny")
 
     def folder(family: str) -> Path:
-        name = FAMILIES[family]["folder"]
+        name = FAMILIES[family]["folder"] if family in FAMILIES else family
         place = root / name
         return place if place.exists() else build(name, place)
 
