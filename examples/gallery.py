@@ -124,6 +124,8 @@ def rows(media: Path) -> list[dict[str, Any]]:
              finish=[{"interpolate": 24}, {"upscale": 2}]),
         asks("finish: fit", "a blue circle moving right on a beige background", "embedded-turbo",
              finish=[{"fit": "pad", "size": "192:108"}]),
+        asks("finish: reframe", "a red square standing still on a white background",
+             finish=[{"reframe": [{"at_s": 2, "pan": 8, "zoom": 1.3, "ease": "in-out"}]}]),
         asks("samples", "a pink star spinning on a navy background", "embedded-turbo", samples=2),
         {"id": "template", "template": "motion", "variant": "embedded-turbo",
          "slots": {"subject": "a purple square", "direction": "up", "background": "a white background"}},
