@@ -1,6 +1,6 @@
 """How quick a command is to start, as ratios to what it stands on, in one run on one machine.
 
-    python -m benchmarks.startup [--rounds 3] [--no-render] [--json FILE]
+    python -m benchmarks.startup [--quick] [--rounds 3] [--no-render] [--json FILE]
 
 | what | at most | baseline |
 | --- | --- | --- |
@@ -31,7 +31,7 @@ _PATIENCE_S = 600.0
 
 BARE = """
 import ray
-ray.init(include_dashboard=False, log_to_driver=False)
+ray.init("local", include_dashboard=False, log_to_driver=False)
 
 @ray.remote
 class Bare:
@@ -104,19 +104,21 @@ def main() -> None:
     """Print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--no-render", action="store_true", help="leave out what starts Ray")
     parser.add_argument("--json", type=Path, help="where the figures go")
     arguments = parser.parse_args()
+    rounds = 1 if arguments.quick else arguments.rounds
     rushes = [sys.executable, "-m", "rushes"]
     small = [sys.executable, "-c", "import typer, pydantic"]
     planner = [sys.executable, "-c", "import pipelines.planner"]
     measured = {
-        "--help": (*pair([*rushes, "--help"], small, arguments.rounds), 3.0),
-        "catalog": (*pair([*rushes, "catalog"], small, arguments.rounds), 3.0),
-        "estimate": (*pair([*rushes, "estimate", str(EXAMPLE)], planner, arguments.rounds), 2.0),
+        "--help": (*pair([*rushes, "--help"], small, rounds), 3.0),
+        "catalog": (*pair([*rushes, "catalog"], small, rounds), 3.0),
+        "estimate": (*pair([*rushes, "estimate", str(EXAMPLE)], planner, rounds), 2.0),
     }
     if not arguments.no_render:
-        measured["first clip of render"] = (*first_clip(arguments.rounds), 2.0)
+        measured["first clip of render"] = (*first_clip(rounds), 2.0)
     table = Table("command", "seconds", "baseline s", "ratio", "goal")
     for name, (took_s, base_s, goal) in measured.items():
         ratio = took_s / base_s
