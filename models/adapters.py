@@ -21,8 +21,8 @@ from schemas.loras import MOST_KEPT, Lora
 log = logging.getLogger(__name__)
 
 MOST_BYTES = 2 << 30
-# A source in, (folder, file) of its safetensors out. Raises errors of ours.
 _NONE: Mapping[str, float] = MappingProxyType({})
+# A source in, (folder, file) of its safetensors out. Raises errors of ours.
 Find = Callable[[str], tuple[Path, str]]
 
 

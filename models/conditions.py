@@ -4,8 +4,8 @@
 | --- | --- |
 | `WanVACEPipeline` | a control video, a mask beside it (white: made anew), reference images, one scale for all |
 | LTX's and LTX-2's `…ConditionPipeline` | images, each with its frame and strength; the camera's views are among them |
-| `CogVideoXFunControlPipeline` | `control_video`, one picture a frame |
 | `LTX2InContextPipeline` | the same, and videos or images that it sees beside the clip, each with its strength |
+| `CogVideoXFunControlPipeline` | `control_video`, one picture a frame |
 | `WanImageToVideoPipeline`, `HunyuanVideoFramepackPipeline` | `image` and `last_image` |
 | `Cosmos2_5_TransferPipeline` | `controls`, one picture a frame, and a scale |
 | `EasyAnimateControlPipeline` | `control_video`, or the camera as rays of every pixel; `ref_image` is the first frame |

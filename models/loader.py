@@ -33,6 +33,7 @@ from schemas.catalog import Adapter, Variant
 from schemas.config import read_config
 from schemas.errors import RushesError, TransientError, VariantLoadError
 from schemas.footage import PIPELINE
+from schemas.parts import MotionLora
 from schemas.request import Mode
 
 log = logging.getLogger(__name__)
@@ -297,7 +298,7 @@ def _add_loras(variant: Variant, pipe: Any, weights_of: Callable[[str, str | Non
 
 
 def _lora_file(
-    variant: Variant, lora: Adapter, weights_of: Callable[[str, str | None, Sequence[str]], Weights]
+    variant: Variant, lora: Adapter | MotionLora, weights_of: Callable[[str, str | None, Sequence[str]], Weights]
 ) -> tuple[Path, str]:
     path = local_path(lora.source)
     if path.suffix == ".safetensors" and path.is_file():

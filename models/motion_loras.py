@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from models.weights import explain
-from schemas.catalog import Adapter, Variant
+from schemas.catalog import Variant
 from schemas.directions import Direction, direction_of
 from schemas.errors import RenderError, VariantLoadError
+from schemas.parts import MotionLora
 from schemas.task import Group
 
 _LAYERS = "motion_modules."
 
 
-def add_motion_loras(variant: Variant, pipe: Any, find: Callable[[Adapter], tuple[Path, str]]) -> None:
+def add_motion_loras(variant: Variant, pipe: Any, find: Callable[[MotionLora], tuple[Path, str]]) -> None:
     """Load all of the variant's entry into the pipeline's UNet. `find` says where the file of one is: (folder, file).
 
     Raises VariantLoadError where one is not there, is for other layers, or was made for another UNet. Which of a
@@ -23,7 +24,7 @@ def add_motion_loras(variant: Variant, pipe: Any, find: Callable[[Adapter], tupl
     assert variant.motion_loras is not None
     for way, lora in variant.motion_loras.by_direction.items():
         name = f"variant {variant.name!r}: motion_loras.{way} {lora.source}"
-        folder, file = find(Adapter(source=lora.source, revision=lora.revision, weight_file=lora.weight_file))
+        folder, file = find(lora)
         _check(folder / file, name)
         try:
             pipe.load_lora_weights(str(folder), weight_name=file, adapter_name=_adapter(way), use_safetensors=True)

@@ -130,17 +130,16 @@ def _told_prompts(planned: Planned, position: int) -> str | None:
     if not planned.told or not planned.told[position].turns_s:
         return None
     texts, turns_s = planned.told[position]
-    told = [{"from_s": at, "text": text} for at, text in zip((0.0, *turns_s), texts, strict=True)]
-    return json.dumps(told, ensure_ascii=False)
+    return _json([{"from_s": at, "text": text} for at, text in zip((0.0, *turns_s), texts, strict=True)])
 
 
 def _told_inputs(planned: Planned, position: int) -> str | None:
     """A row's inputs as JSON, each with what stands for its content: addresses may be as long as the media."""
-    if not planned.identities[position]:
+    if not planned.identities[position]:  # also of a row that has no group
         return None
     conditions = planned.groups[planned.group_of[position]].conditions
     told = [
         {**condition.model_dump(mode="json", exclude_none=True), "content": identity}
         for condition, identity in zip(conditions, planned.identities[position], strict=True)
     ]
-    return json.dumps(told, ensure_ascii=False)
+    return _json(told)

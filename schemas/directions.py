@@ -41,7 +41,7 @@ _AXES = (*_WAYS, "dolly", "truck", "pedestal")
 
 def direction_of(camera: Sequence[CameraKey]) -> Direction | None:
     """The way of absolute keys at their end; None where that is none, or along several axes."""
-    axes = _moved(camera)
+    axes = moved_axes(camera)
     if len(axes) != 1 or axes[0] not in _WAYS or _away(camera[-1], axes[0]) == 0:
         return None
     return _WAYS[axes[0]][_away(camera[-1], axes[0]) > 0]
@@ -63,7 +63,7 @@ def _wrong(
     keys: Sequence[CameraKey], known: Collection[Direction], frames: int, fps: float
 ) -> Iterator[tuple[str, str]]:
     camera = absolute_camera(keys)
-    axes = _moved(camera)
+    axes = moved_axes(camera)
     if not axes:
         yield "camera", "says that the camera rests, and only ways to go are known"
         return
@@ -94,7 +94,8 @@ def _wrong(
         yield f"camera.{len(keys) - 1}.at_s", f"stops at {end.at_s:g} s: {whole}"
 
 
-def _moved(camera: Sequence[CameraKey]) -> tuple[str, ...]:
+def moved_axes(camera: Sequence[CameraKey]) -> tuple[str, ...]:
+    """The axes along which absolute keys go anywhere from rest."""
     return tuple(axis for axis in _AXES if any(_away(key, axis) for key in camera))
 
 

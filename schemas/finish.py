@@ -140,7 +140,7 @@ class FinishStep(_Frozen):
 
     @model_validator(mode="after")
     def _one_thing(self) -> "FinishStep":
-        told = [name.value for name in Operation if getattr(self, name.value) not in (None, ())]
+        told = self._told
         if len(told) != 1:
             raise ValueError(f"a step is one of {', '.join(Operation)}")
         if self.size is not None and self.fit is None and not self.reframe:
@@ -159,7 +159,12 @@ class FinishStep(_Frozen):
 
     @property
     def operation(self) -> Operation:
-        return next(one for one in Operation if getattr(self, one.value) not in (None, ()))
+        return self._told[0]
+
+    @property
+    def _told(self) -> list[Operation]:
+        """What it says is to be done: one thing, once it is checked."""
+        return [one for one in Operation if getattr(self, one.value) not in (None, ())]
 
 
 class FinishStage(_Frozen):

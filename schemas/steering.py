@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from schemas.directions import moved_axes
 from schemas.errors import Issue
 from schemas.inputs import FRAMES, InputSpec, Role
 from schemas.motion import CameraKey, Edit, Path, Steer, absolute_camera, absolute_path
@@ -126,8 +127,7 @@ def unseen_source_issues(
 
 
 def _rests(key: CameraKey) -> bool:
-    sums = (key.pan, key.tilt, key.roll, key.dolly, key.truck, key.pedestal)
-    return not any(sums) and key.zoom == 1.0
+    return not moved_axes((key,))
 
 
 def _one_control(settings: Settings, roles: Sequence[Role]) -> list[Issue]:

@@ -11,9 +11,11 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from training import tiny_dit, tiny_unet
+
+T = TypeVar("T")
 
 SEED = 20
 
@@ -42,13 +44,19 @@ def build(family: str, folder: Path, dtype: str = "float32") -> Path:
     """
     import torch
 
-    builder = BUILDERS[family]
-    with torch.random.fork_rng():
-        torch.manual_seed(SEED)
-        pipeline = builder()
+    pipeline = seeded(BUILDERS[family], SEED)
     if dtype != "float32":
         pipeline.to(dtype=getattr(torch, dtype))
     return save(pipeline, folder)
+
+
+def seeded(make: Callable[[], T], seed: int) -> T:
+    """What `make` draws from this seed; torch's own generators go on as if nothing had been drawn."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make()
 
 
 def save(pipeline: Any, folder: Path) -> Path:

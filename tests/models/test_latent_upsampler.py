@@ -34,7 +34,7 @@ from tests.models.conftest import TinyFolder
 from tests.models.tiny_variants import T2V, batch_of, group_of, tiny_variant
 from tests.models.tiny_world import ltx2_vae
 from training import tiny_dit
-from training.tiny import save
+from training.tiny import save, seeded
 
 FPS = 8.0
 
@@ -53,9 +53,8 @@ def ltx2() -> Any:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        return {one.__name__: Path(save(one(), tmp_path_factory.mktemp(one.__name__))) for one in (ltx, ltx2)}
+    pipes = seeded(lambda: {one.__name__: one() for one in (ltx, ltx2)}, 3)
+    return {name: Path(save(pipe, tmp_path_factory.mktemp(name))) for name, pipe in pipes.items()}
 
 
 def finisher(folder: Path) -> Finisher:
@@ -233,9 +232,7 @@ def kandinsky() -> Any:
 
 @pytest.fixture(scope="module")
 def kandinsky_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        return save(kandinsky(), tmp_path_factory.mktemp("kandinsky"))
+    return save(seeded(kandinsky, 3), tmp_path_factory.mktemp("kandinsky"))
 
 
 @pytest.fixture(scope="module")

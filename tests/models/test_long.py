@@ -26,7 +26,7 @@ from schemas.task import Group, RenderBatch, Task
 from tests.models.conftest import TinyFolder
 from tests.models.tiny_long import framepack, helios, skyreels_forcing
 from tests.models.tiny_variants import I2V, T2V, group_of, task_of, tiny_variant
-from training.tiny import save
+from training.tiny import save, seeded
 
 SIDE = 64
 LTX_LONG = "LTXI2VLongMultiPromptPipeline"
@@ -140,9 +140,7 @@ def test_a_sliding_call_is_priced_by_its_windows(ltx: LoadedModel) -> None:
 
 
 def test_skyreels_forces_long_clips_in_windows(tmp_path: Path) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(20)
-        folder = save(skyreels_forcing(), tmp_path)
+    folder = save(seeded(skyreels_forcing, 20), tmp_path)
     options = {"base_num_frames": 9, "overlap_history": 5}
     shape = {"divisor": 16, "frame_step": 4, "frame_offset": 1, "max_frames": 97, "max_pixels": 65536,
              "native": [(32, 32, 17)]}  # fmt: skip
@@ -165,9 +163,7 @@ def test_skyreels_forces_long_clips_in_windows(tmp_path: Path) -> None:
 
 
 def test_helios_goes_on_in_windows(tmp_path: Path) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(20)
-        folder = save(helios(), tmp_path)
+    folder = save(seeded(helios, 20), tmp_path)
     # 32k + 1 frames of nine latent ones a window; of three, 8k + 1.
     shape = {"divisor": 16, "frame_step": 8, "frame_offset": 1, "max_frames": 97, "max_pixels": 65536,
              "native": [(SIDE, SIDE, 25)]}  # fmt: skip
@@ -198,9 +194,7 @@ def framepack_variant(folder: Path, **changes: Any) -> Variant:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    with torch.random.fork_rng():
-        torch.manual_seed(20)
-        folder = save(framepack(), tmp_path_factory.mktemp("framepack"))
+    folder = save(seeded(framepack, 20), tmp_path_factory.mktemp("framepack"))
     return load(framepack_variant(folder), device="cpu")
 
 

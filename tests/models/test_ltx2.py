@@ -26,7 +26,7 @@ from schemas.resolve import resolve
 from schemas.task import Group, RenderBatch
 from tests.models.tiny_sound import ltx2
 from tests.models.tiny_variants import I2V, T2V, V2V, group_of, noise_image, task_of, tiny_variant
-from training.tiny import save
+from training.tiny import save, seeded
 
 FPS, FRAMES, SIDE = 8, 9, 32
 CONDITION = "LTX2ConditionPipeline"
@@ -49,9 +49,7 @@ def variant_of(folder: Path, temporal: int = 2, **changes: Any) -> Variant:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Path(save(ltx2(), tmp_path_factory.mktemp("ltx2")))
+    return Path(save(seeded(ltx2, 0), tmp_path_factory.mktemp("ltx2")))
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from schemas.task import Group, chained
 from storage.store import open_store
 from tests.models.tiny_sound import RATE_HZ, ltx2
 from tests.models.tiny_variants import T2V, batch_of, group_of
-from training.tiny import save
+from training.tiny import save, seeded
 
 FPS, FRAMES = 8, 9
 SECONDS = FRAMES / FPS
@@ -54,9 +54,7 @@ def variant_of(folder: Path, **changes: Any) -> Variant:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        folder = save(ltx2(), tmp_path_factory.mktemp("ltx2"))
+    folder = save(seeded(ltx2, 0), tmp_path_factory.mktemp("ltx2"))
     return load(variant_of(folder), device="cpu")
 
 
