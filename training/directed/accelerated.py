@@ -1,31 +1,34 @@
 """Train on a GPU: `python -m training.directed.accelerated --work FOLDER --minutes 9 [--out FOLDER]`.
 
 What the stages `decoder`, `denoiser` and `turbo` do one after the other, in one process and minutes instead of a day.
-The networks are so small that a step of theirs is all launches of kernels: whole steps, with the optimiser's, are CUDA
-graphs, one for each kind of batch. The decoder trains on a stream of its own beside the denoiser and then the turbo
-model. Processes draw (`supply.py`). Losses, schedules and what is written are the stages' own, batches are larger.
+The networks are so small that a step of theirs is all launches of kernels and passes over memory: whole steps, with the
+optimiser's, are CUDA graphs, one for each kind of batch, their blocks are compiled, and matrix products are in half
+precision. The decoder trains on a stream of its own beside the denoiser, or is taken as `--vae` has it. Shots are
+described by processes and drawn by the GPU (`supply.py`). Losses, schedules and what is written are the stages' own,
+batches are larger.
 
-On a CPU the same runs without graphs, which is for tests.
+On a CPU the same runs without graphs and in single precision, which is for tests.
 """
 
 import argparse
 import copy
 import json
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch._dynamo
-import torch.fx.experimental._config
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
 from training.directed import decoding, denoising, distilling, reading
 from training.directed.batches import Batch, batch_like
-from training.directed.codec import CELL_FRAMES, CELL_PX, CodecConfig, FastEncoder, decode
+from training.directed.blocks import keep_single, share_blocks
+from training.directed.codec import CELL_FRAMES, CELL_PX, FastEncoder, decode
 from training.directed.control import MASK_CHANNELS
 from training.directed.decoding import DecodingConfig
 from training.directed.denoising import NOT_MATRICES, DenoisingConfig, shift_at, tokens
@@ -83,13 +86,11 @@ class Log:
             file.write(line + "\n")
 
 
-def compiled(*transformers: nn.Module) -> None:
-    """Let the compiler fuse what the blocks of transformers do."""
-    torch._dynamo.config.recompile_limit = 64
-    torch.fx.experimental._config.use_duck_shape = False  # sides that are equal by chance are not to be compiled for
-    for transformer in transformers:
-        for block in (*transformer.blocks, *transformer.vace_blocks):  # type: ignore[misc]
-            block.forward = torch.compile(block.forward, dynamic=True)
+def half_products(device: torch.device) -> AbstractContextManager[object]:
+    """On a GPU, matrix products in bfloat16."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)  # a cast that is kept would not be replayed
 
 
 class Decoding:
@@ -164,7 +165,6 @@ class Denoising:
         device: torch.device,
         log: Log,
         compile_blocks: bool,
-        eager: bool = False,
     ) -> None:
         self.config, self._turbo, self._supply, self._log, self._device = config, turbo, supply, log, device
         self.shift, self.turbo_shift = config.shift, turbo.shift
@@ -172,8 +172,9 @@ class Denoising:
         networks.transformer.to(device).train()
         networks.text_encoder.to(device).train()
         self._reader = PlaceReader(networks.transformer).to(device)
-        self._stream = None if eager else stream_on(device)
+        self._stream = stream_on(device)
         self._compile = compile_blocks
+        keep_single(networks.transformer)
         self.step = 0
 
     def read(self, steps: int, batch: int) -> dict[str, float]:
@@ -188,7 +189,9 @@ class Denoising:
         known = torch.zeros(answers.shape[1], device=device)
 
         def body() -> None:
-            loss, right = reading.loss(read_tokens(encoder, ids, TOKENS), ids != 0, goal, heads)
+            with half_products(device):
+                hidden = read_tokens(encoder, ids, TOKENS)
+            loss, right = reading.loss(hidden, ids != 0, goal, heads)
             trainers.descend(loss)
             known.copy_(right)
 
@@ -225,7 +228,8 @@ class Denoising:
                 share: Tensor = share,
                 given: tuple[Tensor, ...] = (noise, full, text, told),
             ) -> None:
-                predict(transformer, *given)
+                with half_products(device):
+                    predict(transformer, *given)
                 loss, known = reader.losses(size)
                 trainers.descend(loss)
                 share.copy_(known)
@@ -257,8 +261,11 @@ class Denoising:
         hooks.update(kept)
         self.student = student.train().requires_grad_(True)
         self.slow = Follower(self.student, decay=0.99)
-        if self._compile:
-            compiled(networks.transformer, self.average.modules[0], self.student, self.slow.modules[0])
+        copies = (self.average.modules[0], self.student, self.slow.modules[0])
+        for copied in copies:
+            keep_single(copied)
+        for transformer in (networks.transformer, *copies):
+            share_blocks(transformer, self._compile)
         self._students = Muons(self.student, rate=turbo.rate, matrix_rate=turbo.matrix_rate, slow=NOT_MATRICES)
         self._shift = torch.tensor(config.shift, device=device)
         self._loss, self._placed = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -287,9 +294,10 @@ class Denoising:
         size = (frames, height // PATCH[1], width // PATCH[2])
 
         def body() -> None:
-            text = read_tokens(networks.text_encoder, b.tokens, length)
             sigma = shifted(b.uniform, self._shift)
-            loss = denoising.loss_at(networks.transformer, b.latents.float(), b.control, text, sigma, b.noise)
+            with half_products(self._device):
+                text = read_tokens(networks.text_encoder, b.tokens, length)
+                loss = denoising.loss_at(networks.transformer, b.latents.float(), b.control, text, sigma, b.noise)
             self._loss.add_(loss.detach())
             placing, placed = self._reader.losses(size)
             self._placed.copy_(placed)
@@ -302,20 +310,21 @@ class Denoising:
         slow = self.slow.modules[0]
 
         def body() -> None:
-            with torch.no_grad():
+            with torch.no_grad(), half_products(self._device):
                 text = read_tokens(encoder, b.tokens, TOKENS)
                 empty = read_tokens(encoder, self._empty.long().expand_as(b.tokens), TOKENS)
             at = (b.uniform * self._turbo.teacher_steps).long().clamp_max(self._turbo.teacher_steps - 1)
-            loss = distilling.consistency_loss(
-                (self.student, slow, teacher),
-                b.latents.float(),
-                b.control,
-                (text, empty),
-                self._grid,
-                at,
-                b.noise,
-                self._turbo,
-            )
+            with half_products(self._device):
+                loss = distilling.consistency_loss(
+                    (self.student, slow, teacher),
+                    b.latents.float(),
+                    b.control,
+                    (text, empty),
+                    self._grid,
+                    at,
+                    b.noise,
+                    self._turbo,
+                )
             self._loss.add_(loss.detach())
             self._students.descend(loss)
 
@@ -402,118 +411,113 @@ def plain(which: Kind) -> bool:
     return not which.style and which.frames == FRAMES and which.canvas == 0
 
 
-def written(module: nn.Module) -> dict[str, Tensor]:
-    """Weights on the CPU, half precision, under their own names."""
-    return {name: value.detach().cpu().half() for name, value in module.state_dict().items()}
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(prog="python -m training.directed.accelerated", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder with `vae`, from the stage `codec`")
+    parser.add_argument("--vae", type=Path, help="a VAE that is trained already, instead: its decoder stays as it is")
     parser.add_argument("--out", type=Path, help="folder for weights and log; the work folder when not said")
     parser.add_argument("--folders", type=Path, help="for the diffusers folders; beside the weights when not said")
     parser.add_argument("--denoise-s", type=float, default=380.0)
     parser.add_argument("--turbo-s", type=float, default=90.0)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--decoder-batch", type=int, default=32)
-    parser.add_argument("--rows", type=int, default=80_000, help="shots kept on the device")
-    parser.add_argument("--processes", type=int, default=14, help="that draw")
+    parser.add_argument("--rows", type=int, default=100_000, help="shots kept on the device, a fifth of a MiB each")
+    parser.add_argument("--shots-per-s", type=float, default=600.0, help="drawn anew, at most")
+    parser.add_argument("--processes", type=int, default=10, help="that describe shots")
     parser.add_argument("--read", type=int, default=3000, help="shots that each process only puts into words")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--eager", action="store_true", help="the denoiser without graphs")
+    parser.add_argument("--compile", action="store_true", help="the blocks: two minutes, for a third of a step's time")
     parser.add_argument("--layout", action="store_true", help="the decoder's weights by channels")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    train(
-        given, DenoisingConfig(batch=given.batch, seed=given.seed), DecodingConfig(), DistillingConfig(), CodecConfig()
-    )
+    train(given, DenoisingConfig(batch=given.batch, seed=given.seed), DecodingConfig(), DistillingConfig())
 
 
-def train(
-    given: argparse.Namespace,
-    config: DenoisingConfig,
-    windows: DecodingConfig,
-    turbo: DistillingConfig,
-    codec: CodecConfig,
-) -> None:
+def train(given: argparse.Namespace, config: DenoisingConfig, windows: DecodingConfig, turbo: DistillingConfig) -> None:
     """Everything, from the fitted codec to the weights of all three."""
     out: Path = given.out or given.work
     out.mkdir(parents=True, exist_ok=True)
     log = Log(out / "log.jsonl")
     torch.set_num_threads(1)  # before anything runs: processes are forked from this one
-    here = FastEncoder(AutoencoderKLWan.from_pretrained(given.work / "vae").eval())
-    made = build(config.networks)
-    supply = Supply(here, made.tokenizer, windows, seed=given.seed, processes=given.processes, read=given.read)
+    sys.setswitchinterval(5e-4)  # what draws must not keep what trains waiting
+    supply = Supply(build(config.networks).tokenizer, seed=given.seed, processes=given.processes, read=given.read)
     device = torch.device(given.device)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     torch.manual_seed(given.seed)
-    vae = AutoencoderKLWan.from_pretrained(given.work / "vae").to(device).eval()
+    vae = AutoencoderKLWan.from_pretrained(given.vae or given.work / "vae", torch_dtype=torch.float32).to(device).eval()
+    encode = FastEncoder(vae)
     try:
-        supply.open(device, given.rows, codec.latent_channels)
+        supply.open(encode, device, given.rows, None if given.vae else windows)
         with denoising.numerics(device):
-            decoder = Decoding(windows, vae, given.decoder_batch, given.layout, log)
-            log(made="decoder's graph")
-            denoiser = Denoising(config, turbo, supply, device, log, compile_blocks=given.compile, eager=given.eager)
+            decoder = None if given.vae else Decoding(windows, vae, given.decoder_batch, given.layout, log)
+            log(made="tables, and the decoder's graph if it is trained")
+            denoiser = Denoising(config, turbo, supply, device, log, compile_blocks=given.compile)
             known = denoiser.read(config.reading_steps, 8 * config.reading_batch)
             log(read={name: round(share, 3) for name, share in known.items()})
             log(placed=round(denoiser.place(config.placing_steps), 4))
             denoiser.prepare()
-            supply.receive()
-            while supply.shots < min(2000, given.rows // 4):
+            supply.receive(given.shots_per_s, at_once=min(4000, given.rows // 4))
+            while supply.shots < min(4000, given.rows // 4):
                 time.sleep(0.02)
             log(drawn=supply.shots)
-            _train(given, supply, decoder, denoiser, log, out)
+            _train(given, supply, vae, decoder, denoiser, log, out)
     finally:
         supply.close()
 
 
 def _train(
-    given: argparse.Namespace, supply: Supply, decoder: Decoding, denoiser: Denoising, log: Log, out: Path
+    given: argparse.Namespace,
+    supply: Supply,
+    vae: AutoencoderKLWan,
+    decoder: Decoding | None,
+    denoiser: Denoising,
+    log: Log,
+    out: Path,
 ) -> None:
-    def keep() -> None:
-        (average,) = decoder.average.modules
-        transformer, text_encoder = denoiser.average.modules
-        parts = {
-            "decoder": written(average),
-            "transformer": written(transformer),
-            "text_encoder": written(text_encoder),
-        }
-        torch.save(parts, out / "weights.tmp")
-        (out / "weights.tmp").replace(out / "weights.pt")
+    place: Path = given.folders or out
 
+    def keep() -> None:
+        if decoder is not None:
+            (average,) = decoder.average.modules
+            kept.decoder.load_state_dict({name: value.cpu() for name, value in average.state_dict().items()})
+        ready(kept, denoiser, 0, denoiser.shift, place / "directed", log)
+
+    kept = copy.deepcopy(vae).cpu()
+    with trained_beside(decoder, supply, given.denoise_s - 1, given.seed):
+        denoiser.train(given.denoise_s, keep, 120.0)
+    log(denoiser_steps=denoiser.step, decoder_steps=decoder.step if decoder else 0, shots=supply.shots)
+    keep()
+    denoiser.distil(given.turbo_s, lambda: None, 60.0)
+    ready(kept, denoiser, 1, denoiser.turbo_shift, place / "directed-turbo", log)
+    used = torch.cuda.max_memory_allocated() / 2**30 if denoiser.networks.device.type == "cuda" else 0.0
+    log(turbo_steps=denoiser.step, shots=supply.shots, gib=round(used, 1))
+
+
+@contextmanager
+def trained_beside(decoder: Decoding | None, supply: Supply, seconds: float, seed: int) -> Iterator[None]:
+    """While this lasts, the decoder trains in a thread, for that long at most; an error of its is raised at the end."""
     started, ended = time.monotonic(), threading.Event()
     failed: list[BaseException] = []
 
     def beside() -> None:
         try:
-            decoder.train(supply, given.denoise_s - 1, started, given.seed, ended)
-        except BaseException as error:  # raised again by the thread that waits
+            if decoder is not None:
+                decoder.train(supply, seconds, started, seed, ended)
+        except BaseException as error:
             failed.append(error)
 
     thread = threading.Thread(target=beside)
     thread.start()
     try:
-        denoiser.train(given.denoise_s, keep, 60.0)
+        yield
     finally:
         ended.set()
         thread.join()
     if failed:
         raise failed[0]
-    log(denoiser_steps=denoiser.step, decoder_steps=decoder.step, shots=supply.shots)
-    supply.close()  # what is there is enough for the turbo model
-    (made,) = decoder.average.modules
-    vae = AutoencoderKLWan.from_pretrained(given.work / "vae")
-    vae.decoder.load_state_dict({name: value.cpu() for name, value in made.state_dict().items()})
-    place = given.folders or out
-    ready(vae, denoiser, 0, denoiser.shift, place / "directed", log)
-    denoiser.distil(given.turbo_s, lambda: None, 60.0)
-    ready(vae, denoiser, 1, denoiser.turbo_shift, place / "directed-turbo", log)
-    used = torch.cuda.max_memory_allocated() / 2**30 if denoiser.networks.device.type == "cuda" else 0.0
-    log(turbo_steps=denoiser.step, gib=round(used, 1))
 
 
 def ready(vae: AutoencoderKLWan, denoiser: Denoising, turbo: int, shift: float, folder: Path, log: Log) -> None:

@@ -187,6 +187,8 @@ class FastEncoder:
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self._vae = vae
+        self.channels = int(vae.config.z_dim)
+        """Of the latents."""
         self._mean, self._std = (_per_channel(v, vae.device) for v in (vae.config.latents_mean, vae.config.latents_std))
         nothing = torch.zeros(1, 3, 1, CELL_PX, CELL_PX, device=vae.device)
         width = nothing.numel()

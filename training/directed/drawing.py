@@ -81,9 +81,9 @@ def covered(distance: Tensor) -> Tensor:
     return (0.5 - distance).clamp(0, 1)
 
 
-def outlined(distance: Tensor) -> Tensor:
-    """The share of each pixel that a shape's outline covers."""
-    return (LINE_PX + 0.5 - distance.abs()).clamp(0, 1)
+def outlined(distance: Tensor, half_px: Tensor | float = LINE_PX) -> Tensor:
+    """The share of each pixel that a shape's outline covers, `half_px` being half its width."""
+    return (half_px + 0.5 - distance.abs()).clamp(0, 1)
 
 
 def draw(scenes: Sequence[Scene], device: torch.device | None = None) -> Tensor:

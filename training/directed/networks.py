@@ -15,8 +15,8 @@ from training.directed.sentences import vocabulary_of_shots
 from training.text import build_tokenizer
 
 TRAIN_TIMESTEPS = 1000
-PATCH = (1, 4, 4)
-"""Latents of a token, in time, height and width: 32×32 pixels of four frames."""
+PATCH = (1, 2, 2)
+"""Latents of a token, in time, height and width: 16×16 pixels of four frames."""
 
 
 class NetworkConfig(BaseModel):
@@ -24,11 +24,11 @@ class NetworkConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    layers: int = 4
-    control_layers: tuple[int, ...] = (0, 2)
+    layers: int = 6
+    control_layers: tuple[int, ...] = (0, 3)
     heads: int = 4
     head_dim: int = 48
-    ffn: int = 768
+    ffn: int = 640
     text_dim: int = 96
     text_layers: int = 2
     latent_channels: int = 16

@@ -41,26 +41,30 @@ CAMERAS: dict[str, tuple[float, float, float]] = {
 the left sees everything move to the right."""
 
 TASKS: dict[str, float] = {
-    "text": 0.40,
+    "text": 0.38,
     "camera": 0.08,
     "path": 0.11,
-    "mask": 0.12,
+    "mask": 0.14,
     "first": 0.06,
-    "last": 0.04,
+    "last": 0.05,
     "ends": 0.04,
-    "structure": 0.09,
+    "structure": 0.10,
     "style": 0.06,
 }
 """Kinds of shots, and how often training draws each. `ends` gives the first and the last frame."""
+PAIR_SIZE = 1.15
+"""How much larger each of two shapes is for its half of the canvas than one shape is for the whole."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A scene, the kind of shot it is, and the camera's move, which is already in the actors' ways."""
+    """A scene, the kind of shot it is, the camera's move, which is already in the actors' ways, and the actor that a
+    mask asks for."""
 
     scene: Scene
     task: str
     camera: str = ""
+    edited: int | None = None
 
 
 @dataclass(frozen=True)
@@ -196,11 +200,13 @@ def sample(
     width: int = 128,
     height: int = 128,
     frames: int = FRAMES,
-    pairs: float = 0.25,
+    pairs: float = 0.4,
 ) -> Shot:
-    """A random shot of that kind from the training distribution. `pairs` is the share of text shots with two shapes."""
+    """A random shot of that kind from the training distribution. `pairs` is the share of shots with two shapes where
+    one would do; of masked shots, seven in ten have two."""
     background = str(rng.choice(list(BACKGROUNDS)))
-    count = 2 if task == "mask" or (task in ("text", "structure", "first", "ends") and rng.random() < pairs) else 1
+    share = {"mask": 0.7, "text": pairs, "structure": pairs, "first": pairs, "ends": pairs}.get(task, 0.0)
+    count = 2 if rng.random() < share else 1
     motions = ("still",) if task in ("camera", "path") else MOTIONS
     # What a condition shows may lie anywhere; what only a sentence says lies near the middle.
     shown = task in ("path", "mask", "first", "last", "ends", "structure")
@@ -211,7 +217,7 @@ def sample(
             background = str(rng.choice(list(BACKGROUNDS)))
             colour, shape, motion = words(rng, background, (), motions)
         speed = str(rng.choice(("medium", "medium", "slow", "fast")))
-        size = float(rng.uniform(0.75, 1.1)) if shown else 1.0
+        size = (float(rng.uniform(0.75, 1.1)) if shown else 1.0) * (PAIR_SIZE if count == 2 else 1.0)
         actor = act(
             rng, shape, colour, motion, field, frames=frames, speed=speed, size=size, spread=0.12 if shown else 0.04
         )
@@ -220,6 +226,8 @@ def sample(
             actor = replace(actor, path=way, motion="path")
         actors.append(actor)
     scene = Scene(tuple(actors), background, width, height, frames)
+    if task == "mask":
+        return Shot(scene, task, edited=int(rng.integers(count)))
     if task != "camera":
         return Shot(scene, task)
     camera = str(rng.choice(list(CAMERAS)))

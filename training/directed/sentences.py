@@ -52,9 +52,12 @@ def _said(rng: np.random.Generator, shot: Shot, actor: Actor) -> str:
 
 
 def sentence(rng: np.random.Generator, shot: Shot, *, noise: float = 0.1) -> str:
-    """One sentence. Two shapes are named in their order: left to right, or top to bottom. With probability `noise`,
-    words without meaning are thrown in."""
-    words = " and ".join(_said(rng, shot, actor) for actor in shot.scene.actors).split()
+    """One sentence. Two shapes are named in their order: left to right, or top to bottom; of a masked shot it may name
+    only what the mask asks for. With probability `noise`, words without meaning are thrown in."""
+    named = shot.scene.actors
+    if shot.edited is not None and rng.random() < 0.3:
+        named = (named[shot.edited],)
+    words = " and ".join(_said(rng, shot, actor) for actor in named).split()
     if shot.task == "style":
         words += mostly_first(rng, STYLE_PHRASES).split()
     elif rng.random() < 0.8:

@@ -1,11 +1,11 @@
-"""Shots drawn, encoded and put into words by processes beside the training, and kept in tables on its device.
+"""Shots described by processes beside the training, drawn and encoded on its device, and kept in tables there.
 
-A GPU trains faster than one process draws. What is drawn stays: each shot is taken many times, with another noise and
-one of several sentences each time.
+A GPU draws in passing; what Python has to do for a shot, choose it and put it into words, is left to processes. What is
+drawn stays: each shot is taken several times, with another noise and one of several sentences each time.
 """
 
 import threading
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -32,7 +32,7 @@ SENTENCES = 6
 """Of each shot."""
 TOKENS = 64
 """Of each sentence, padding included."""
-AT_ONCE = 16
+AT_ONCE = 64
 """Shots of a delivery."""
 _SKETCHES = 0.125  # of the decoder's windows: drawings that control shots
 _Arrays = tuple[NDArray[Any], ...]
@@ -44,37 +44,53 @@ def tokens_of(tokenizer: PreTrainedTokenizerFast, prompts: list[str]) -> Tensor:
     return torch.as_tensor(read.input_ids).to(torch.int16)
 
 
-def deliver(
-    rng: np.random.Generator,
-    encode: FastEncoder,
-    tokenizer: PreTrainedTokenizerFast,
-    which: Kind,
-    windows: DecodingConfig,
-    count: int = AT_ONCE,
-) -> tuple[Tensor, ...]:
-    """Shots of one kind: latents and control latents (half precision), the mask among the latter (bytes), tokens
-    (count, sentences, tokens), and windows of their clips (count, 3, frames, height, width) as bytes."""
+@dataclass(frozen=True)
+class Described:
+    """Shots of one kind that wait to be drawn: tokens (shots, sentences, tokens), and a seed for what conditions are
+    made at random."""
+
+    which: Kind
+    shots: tuple[Shot, ...]
+    tokens: NDArray[np.int16]
+    seed: int
+
+
+def describe(rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, which: Kind, count: int) -> Described:
+    """`count` shots of one kind, and what may be said of each."""
     width, height = CANVASES[which.canvas]
     shots: list[Shot] = []
     while len(shots) < count:
         task = "style" if which.style else kind(rng)
         if which.style or task != "style":
             shots.append(sample(rng, task, width=width, height=height, frames=which.frames))
-    clips = draw([shot.scene for shot in shots])
+    said = [sentence(rng, shot) for shot in shots for _ in range(SENTENCES)]
+    tokens = tokens_of(tokenizer, said).view(count, SENTENCES, TOKENS).numpy()
+    return Described(which, tuple(shots), tokens, int(rng.integers(2**63)))
+
+
+@torch.no_grad()
+def deliver(
+    described: Described, encode: FastEncoder, device: torch.device, windows: DecodingConfig | None
+) -> tuple[Tensor, ...]:
+    """Latents and control latents (half precision), the mask among the latter (bytes), tokens, and, where they are
+    asked for, windows of the clips (count, 3, frames, height, width) as bytes."""
+    rng, shots = np.random.default_rng(described.seed), described.shots
+    clips = draw([shot.scene for shot in shots], device)
     given = conditions(rng, shots, clips)
     steered = control(encode, given)
-    said = [sentence(rng, shot) for shot in shots for _ in range(SENTENCES)]
-    seen = [
-        structure(shot.scene, bool(rng.random() < 0.3), clips.device) if rng.random() < _SKETCHES else clip
-        for shot, clip in zip(shots, clips, strict=True)
-    ]
-    return (
+    parts = (
         wanted(encode, clips, given).half(),
         steered[:, :-MASK_CHANNELS].half(),
         steered[:, -MASK_CHANNELS:].byte(),
-        tokens_of(tokenizer, said).view(count, SENTENCES, TOKENS),
-        torch.stack([((window(rng, clip, windows) + 1) * 127.5).round().byte() for clip in seen]),
+        torch.from_numpy(described.tokens).to(device),
     )
+    if windows is None:
+        return parts
+    seen = [
+        structure(shot.scene, bool(rng.random() < 0.3), device) if rng.random() < _SKETCHES else clip
+        for shot, clip in zip(shots, clips, strict=True)
+    ]
+    return (*parts, torch.stack([((window(rng, clip, windows) + 1) * 127.5).round().byte() for clip in seen]))
 
 
 def told(rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, count: int) -> tuple[Tensor, Tensor]:
@@ -86,21 +102,15 @@ def told(rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, count: in
 
 
 def _work(
-    queue: "Queue[tuple[int, _Arrays]]",
-    words: "Queue[_Arrays]",
-    make: Callable[[np.random.Generator, Kind], tuple[Tensor, ...]],
-    tell: Callable[[np.random.Generator], tuple[Tensor, ...]],
-    seed: int,
+    queue: "Queue[Described]", words: "Queue[_Arrays]", tokenizer: PreTrainedTokenizerFast, read: int, seed: int
 ) -> None:
     torch.set_num_threads(1)
     rng = np.random.default_rng([seed, 23])
-    words.put(tuple(part.numpy() for part in tell(rng)))
+    words.put(tuple(part.numpy() for part in told(rng, tokenizer, read)))
     shares = kinds()
     which, weights = list(shares), np.array(list(shares.values())) / sum(shares.values())
-    with torch.no_grad():
-        while True:
-            index = int(rng.choice(len(which), p=weights))
-            queue.put((index, tuple(part.numpy() for part in make(rng, which[index]))))
+    while True:
+        queue.put(describe(rng, tokenizer, which[int(rng.choice(len(which), p=weights))], AT_ONCE))
 
 
 @dataclass
@@ -128,33 +138,18 @@ class Table:
 
 
 class Supply:
-    """Processes that draw, and the tables that they fill."""
+    """Processes that describe shots, and the tables that these fill once they are drawn."""
 
-    def __init__(
-        self,
-        encode: FastEncoder,
-        tokenizer: PreTrainedTokenizerFast,
-        windows: DecodingConfig,
-        *,
-        seed: int,
-        processes: int,
-        read: int,
-    ) -> None:
-        """`encode` lies on the CPU; `read` shots of each process are told and not drawn. Processes are forked: none
-        may have touched a GPU before."""
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, *, seed: int, processes: int, read: int) -> None:
+        """`read` shots of each process are told and not drawn. Processes are forked: none may have touched a GPU
+        before."""
         context = get_context("fork")
-        # Long enough to hold what is drawn while graphs are made.
-        self._queue: Queue[tuple[int, _Arrays]] = context.Queue(maxsize=40 * processes)
-
-        def make(rng: np.random.Generator, which: Kind) -> tuple[Tensor, ...]:
-            return deliver(rng, encode, tokenizer, which, windows)
-
-        def tell(rng: np.random.Generator) -> tuple[Tensor, ...]:
-            return told(rng, tokenizer, read)
-
+        self._queue: Queue[Described] = context.Queue(maxsize=16 * processes)
         self._words: Queue[_Arrays] = context.Queue()
         self._processes: list[BaseProcess] = [
-            context.Process(target=_work, args=(self._queue, self._words, make, tell, seed * 1000 + i), daemon=True)
+            context.Process(
+                target=_work, args=(self._queue, self._words, tokenizer, read, seed * 1000 + i), daemon=True
+            )
             for i in range(processes)
         ]
         self.kinds = list(kinds())
@@ -163,7 +158,6 @@ class Supply:
         self.shots = 0
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
-        self._windows = windows
         for process in self._processes:
             process.start()
 
@@ -173,9 +167,11 @@ class Supply:
         said, answered = zip(*parts, strict=True)
         return torch.from_numpy(np.concatenate(said)), torch.from_numpy(np.concatenate(answered))
 
-    def open(self, device: torch.device, rows: int, channels: int) -> None:
-        """Make the tables for about `rows` shots."""
-        self._device = device
+    def open(self, encode: FastEncoder, device: torch.device, rows: int, windows: DecodingConfig | None) -> None:
+        """Make the tables for about `rows` shots, and one of windows where a decoder is trained; `encode` lies on the
+        device."""
+        self._encode, self._device, self._windows = encode, device, windows
+        channels = encode.channels
         shares = kinds()
         for which in self.kinds:
             width, height = CANVASES[which.canvas]
@@ -193,36 +189,44 @@ class Supply:
                     torch.zeros(count, SENTENCES, TOKENS, dtype=torch.int16, device=device),
                 )
             )
-        c = self._windows
-        sides = (3, c.window_frames, c.window_px, c.window_px)
-        self.windows = torch.zeros(max(4 * AT_ONCE, rows // 2), *sides, dtype=torch.uint8, device=device)
         self.windows_filled = self._next_window = 0
+        if windows is not None:
+            sides = (3, windows.window_frames, windows.window_px, windows.window_px)
+            self.windows = torch.zeros(max(4 * AT_ONCE, rows // 2), *sides, dtype=torch.uint8, device=device)
 
-    def receive(self) -> None:
-        """Begin to fill the tables, beside all else."""
-        self._thread = threading.Thread(target=self._receive, daemon=True)
+    def receive(self, shots_per_s: float, at_once: int) -> None:
+        """Begin to fill the tables, beside all else: `at_once` shots as fast as it goes, then so many a second."""
+        self._thread = threading.Thread(target=self._receive, args=(shots_per_s, at_once), daemon=True)
         self._thread.start()
 
     def take(self) -> None:
-        """Put one delivery away."""
-        index, arrays = self._queue.get(timeout=60)
-        *parts, windows = (torch.from_numpy(a) for a in arrays)
-        self.tables[index].put(*parts)
-        if self._next_window + len(windows) > len(self.windows):
-            self._next_window = 0
-        self.windows[self._next_window : self._next_window + len(windows)].copy_(windows, non_blocking=True)
+        """Draw what was described next, and put it away."""
+        described = self._queue.get(timeout=60)
+        *parts, last = deliver(described, self._encode, self._device, self._windows)
+        count, table = len(described.shots), self.tables[self.kinds.index(described.which)]
+        if self._windows is None:
+            parts.append(last)
+        else:
+            if self._next_window + count > len(self.windows):
+                self._next_window = 0
+            self.windows[self._next_window : self._next_window + count].copy_(last)
+        table.put(*parts)
         if self._device.type == "cuda":
             torch.cuda.current_stream().synchronize()
-        self.tables[index].publish(len(windows))
-        self._next_window += len(windows)
+        table.publish(count)
+        self._next_window += count
         self.windows_filled = max(self.windows_filled, self._next_window)
-        self.shots += len(windows)
+        self.shots += count
 
-    def _receive(self) -> None:
+    def _receive(self, shots_per_s: float, at_once: int) -> None:
         stream = torch.cuda.Stream() if self._device.type == "cuda" else None
         with torch.cuda.stream(stream):
+            due = time.monotonic()
             while not self._ending.is_set():
                 self.take()
+                due = max(due, time.monotonic() - 1.0) + AT_ONCE / shots_per_s
+                if self.shots >= at_once:
+                    self._ending.wait(max(0.0, due - time.monotonic()))
 
     def close(self) -> None:
         """Stop."""

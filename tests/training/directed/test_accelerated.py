@@ -10,17 +10,17 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import nn
 
-from training.directed import accelerated, networks, reading
+from training.directed import accelerated, blocks, networks, reading
 from training.directed.accelerated import Follower
 from training.directed.batches import Batch, batch_like
-from training.directed.codec import CodecConfig, FastEncoder
+from training.directed.codec import FastEncoder
 from training.directed.decoding import DecodingConfig
 from training.directed.denoising import DenoisingConfig
 from training.directed.director import Director, Order
 from training.directed.distilling import DistillingConfig
 from training.directed.muon import orthogonalised
 from training.directed.shots import Kind
-from training.directed.supply import SENTENCES, TOKENS, Table, deliver, told
+from training.directed.supply import SENTENCES, TOKENS, Table, deliver, describe, told
 
 TINY = networks.NetworkConfig(layers=2, control_layers=(0,), heads=2, head_dim=12, ffn=32, text_dim=32, text_layers=1)
 WINDOWS = DecodingConfig(window_px=32, window_frames=5)
@@ -114,13 +114,40 @@ def test_padding_is_not_asked_what_the_sentence_says() -> None:
     assert torch.equal(reading.loss(hidden, there, goal, asked)[1], reading.loss(changed, there, goal, asked)[1])
 
 
+def test_shared_blocks_say_what_the_blocks_of_diffusers_say() -> None:
+    given = torch.randn(2, 16, 2, 4, 6), torch.rand(2), torch.randn(2, 7, 32), torch.randn(2, 96, 2, 4, 6)
+    theirs = networks.build(TINY).transformer
+    mine = copy.deepcopy(theirs)
+    blocks.share_blocks(mine, compiled=False)
+    said, wanted = (networks.predict(which, *given) for which in (mine, theirs))
+    assert torch.allclose(said, wanted, atol=1e-6)
+    for loss in (said.square().mean(), wanted.square().mean()):
+        loss.backward()
+    for own, other in zip(mine.parameters(), theirs.parameters(), strict=True):
+        assert own.grad is not None
+        assert torch.allclose(own.grad, other.grad, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_copy_whose_ends_are_kept_single_has_ends_of_its_own() -> None:
+    given = torch.randn(2, 16, 2, 4, 6), torch.rand(2), torch.randn(2, 7, 32), torch.randn(2, 96, 2, 4, 6)
+    first = networks.build(TINY).transformer
+    blocks.keep_single(first)
+    before = networks.predict(first, *given)
+    second = copy.deepcopy(first)
+    blocks.keep_single(second)
+    for part in (first.patch_embedding, first.vace_patch_embedding, first.proj_out):
+        part.weight.zero_()
+    assert torch.equal(networks.predict(second, *given), before)
+    assert not torch.equal(networks.predict(first, *given), before)
+
+
 @torch.no_grad()
 def test_what_is_delivered_fits_together(codec: AutoencoderKLWan) -> None:
     parts = networks.build(TINY)
     which = Kind(1, 17, True)
-    latents, steered, mask, tokens, windows = deliver(
-        np.random.default_rng(0), FastEncoder(codec), parts.tokenizer, which, WINDOWS, 2
-    )
+    described = describe(np.random.default_rng(0), parts.tokenizer, which, 2)
+    latents, steered, mask, tokens, windows = deliver(described, FastEncoder(codec), torch.device("cpu"), WINDOWS)
     assert latents.shape == (2, 16, 6, 12, 20)
     assert steered.shape == (2, 32, 6, 12, 20)
     assert mask.shape == (2, 64, 6, 12, 20)
@@ -136,11 +163,11 @@ def test_what_is_delivered_fits_together(codec: AutoencoderKLWan) -> None:
 def test_it_ends_in_folders_that_render(codec: AutoencoderKLWan, tmp_path: Path) -> None:
     codec.save_pretrained(tmp_path / "vae")
     given = argparse.Namespace(
-        work=tmp_path, out=None, folders=None, denoise_s=0.5, turbo_s=0.5, decoder_batch=1, rows=200, processes=1,
-        read=8, device="cpu", compile=False, eager=False, layout=False, seed=0,
+        work=tmp_path, vae=None, out=None, folders=None, denoise_s=0.5, turbo_s=0.5, decoder_batch=1, rows=200,
+        processes=1, read=8, shots_per_s=1000.0, device="cpu", compile=False, layout=False, seed=0,
     )  # fmt: skip
     config = DenoisingConfig(networks=TINY, batch=2, reading_steps=2, reading_batch=1, placing_steps=2)
-    accelerated.train(given, config, WINDOWS, DistillingConfig(), CodecConfig())
+    accelerated.train(given, config, WINDOWS, DistillingConfig())
     for name in ("directed", "directed-turbo"):
         director = Director(tmp_path / name, 1, 1.0)
         clip = director.render(Order("a red star", 64, 64, 5, 0))

@@ -117,7 +117,7 @@ def test_a_region_holds_the_whole_of_its_shape_and_nothing_of_the_other() -> Non
     rng = np.random.default_rng(6)
     for moving in (True, False):
         scene = sample(rng, "mask", frames=5).scene
-        box = conditions.region(scene, 0, moving, 3.0, CPU)
+        box = conditions.regions([scene], [0], [moving], [3.0], CPU)[0]
         shapes = [drawing.covered(drawing.distances([scene], i, CPU))[0] for i in (0, 1)]
         assert float((shapes[0] * (1 - box)).sum()) == 0
         assert float((shapes[1] * box).sum()) < 0.2 * float(shapes[1].sum())
