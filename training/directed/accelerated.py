@@ -418,8 +418,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--vae", type=Path, help="a VAE that is trained already, instead: its decoder stays as it is")
     parser.add_argument("--out", type=Path, help="folder for weights and log; the work folder when not said")
     parser.add_argument("--folders", type=Path, help="for the diffusers folders; beside the weights when not said")
-    parser.add_argument("--denoise-s", type=float, default=380.0)
-    parser.add_argument("--turbo-s", type=float, default=90.0)
+    parser.add_argument("--denoise-s", type=float, default=480.0)
+    parser.add_argument("--turbo-s", type=float, default=100.0)
+    parser.add_argument("--total-s", type=float, help="for everything: the denoiser gets what is left of it")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--decoder-batch", type=int, default=32)
     parser.add_argument("--rows", type=int, default=100_000, help="shots kept on the device, a fifth of a MiB each")
@@ -486,8 +487,14 @@ def _train(
         ready(kept, denoiser, 0, denoiser.shift, place / "directed", log)
 
     kept = copy.deepcopy(vae).cpu()
-    with trained_beside(decoder, supply, given.denoise_s - 1, given.seed):
-        denoiser.train(given.denoise_s, keep, 120.0)
+    seconds = given.denoise_s
+    if given.total_s is not None:
+        seconds = max(
+            1.0, given.total_s - (time.monotonic() - log.started) - given.turbo_s - 5
+        )  # to write what was made
+    log(denoise_s=round(seconds, 1))
+    with trained_beside(decoder, supply, seconds - 1, given.seed):
+        denoiser.train(seconds, keep, 120.0)
     log(denoiser_steps=denoiser.step, decoder_steps=decoder.step if decoder else 0, shots=supply.shots)
     keep()
     denoiser.distil(given.turbo_s, lambda: None, 60.0)

@@ -163,7 +163,7 @@ def test_what_is_delivered_fits_together(codec: AutoencoderKLWan) -> None:
 def test_it_ends_in_folders_that_render(codec: AutoencoderKLWan, tmp_path: Path) -> None:
     codec.save_pretrained(tmp_path / "vae")
     given = argparse.Namespace(
-        work=tmp_path, vae=None, out=None, folders=None, denoise_s=0.5, turbo_s=0.5, decoder_batch=1, rows=200,
+        work=tmp_path, vae=None, out=None, folders=None, denoise_s=0.5, turbo_s=0.5, total_s=None, decoder_batch=1, rows=200,
         processes=1, read=8, shots_per_s=1000.0, device="cpu", compile=False, layout=False, seed=0,
     )  # fmt: skip
     config = DenoisingConfig(networks=TINY, batch=2, reading_steps=2, reading_batch=1, placing_steps=2)
