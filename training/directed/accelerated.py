@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from training.directed import decoding, denoising, distilling, reading
@@ -246,7 +247,14 @@ class Denoising:
                 break
         return min(float(r) for r in right.values())
 
-    def prepare(self) -> None:
+    @torch.no_grad()
+    def take(self, folder: Path) -> None:
+        """The weights of a denoiser that is trained already."""
+        for module, part in ((self.networks.transformer, "transformer"), (self.networks.text_encoder, "text_encoder")):
+            (file,) = (folder / part).glob("*.safetensors")
+            _copied(module, load_file(file))
+
+    def prepare(self, distil_only: bool) -> None:
         """Optimisers, averages and graphs; the tables must be there, if empty."""
         config, turbo, device, networks = self.config, self._turbo, self._device, self.networks
         self._trainers = Muons(
@@ -277,11 +285,12 @@ class Denoising:
         ]
         for trainers in (self._trainers, self._readers, self._students):
             trainers.set_share(0.0)
-        self._denoise = [
-            {length: self._denoising_step(b, length) for length, _ in LENGTHS if length == TOKENS or plain(which)}
-            for b, which in zip(self._batches, self._supply.kinds, strict=True)
-        ]
-        self._log(made="denoiser's graphs")
+        if not distil_only:
+            self._denoise = [
+                {length: self._denoising_step(b, length) for length, _ in LENGTHS if length == TOKENS or plain(which)}
+                for b, which in zip(self._batches, self._supply.kinds, strict=True)
+            ]
+            self._log(made="denoiser's graphs")
         self._distil = [self._turbo_step(b) for b in self._batches]
         self._log(made="turbo's graphs")
         for trainers in (self._trainers, self._readers, self._students):
@@ -342,12 +351,14 @@ class Denoising:
 
         self._loop("denoiser", seconds, config.prompt_drop, schedule, self.average, self._denoise, save, every_s)
 
-    def distil(self, seconds: float, save: Callable[[], None], every_s: float) -> None:
-        """The turbo model, for that long, from the average of the denoiser."""
+    def distil(self, seconds: float, save: Callable[[], None], every_s: float, student: Path | None = None) -> None:
+        """The turbo model, for that long, from the average of the denoiser, or on from a distilled `student`."""
+        start = self.average.modules[0].state_dict()
+        if student is not None:
+            (file,) = (student / "transformer").glob("*.safetensors")
+            start = load_file(file)
         for module in (self.student, self.slow.modules[0]):
-            with torch.no_grad():
-                for mine, theirs in zip(module.parameters(), self.average.modules[0].parameters(), strict=True):
-                    mine.copy_(theirs)
+            _copied(module, start)
         self.step = 0
 
         def schedule(done: float) -> None:
@@ -406,6 +417,13 @@ class Denoising:
                 return
 
 
+@torch.no_grad()
+def _copied(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """In place, since graphs read what is there."""
+    for name, parameter in module.named_parameters():
+        parameter.copy_(weights[name])
+
+
 def plain(which: Kind) -> bool:
     """Square, of the usual length, without a reference: prompts of such are padded to every length."""
     return not which.style and which.frames == FRAMES and which.canvas == 0
@@ -416,15 +434,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.directed.accelerated", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder with `vae`, from the stage `codec`")
     parser.add_argument("--vae", type=Path, help="a VAE that is trained already, instead: its decoder stays as it is")
+    parser.add_argument("--teacher", type=Path, help="a trained `directed` folder: it is distilled, and nothing else")
+    parser.add_argument("--student", type=Path, help="a `directed-turbo` folder to go on from, for --teacher")
     parser.add_argument("--out", type=Path, help="folder for weights and log; the work folder when not said")
     parser.add_argument("--folders", type=Path, help="for the diffusers folders; beside the weights when not said")
     parser.add_argument("--denoise-s", type=float, default=480.0)
     parser.add_argument("--turbo-s", type=float, default=100.0)
-    parser.add_argument("--total-s", type=float, help="for everything: the denoiser gets what is left of it")
+    parser.add_argument(
+        "--total-s",
+        type=float,
+        help="for everything: the denoiser, or with --teacher the turbo model, gets what is left of it",
+    )
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--decoder-batch", type=int, default=32)
     parser.add_argument("--rows", type=int, default=100_000, help="shots kept on the device, a fifth of a MiB each")
-    parser.add_argument("--shots-per-s", type=float, default=600.0, help="drawn anew, at most")
+    parser.add_argument("--shots-per-s", type=float, default=300.0, help="drawn anew, at most")
     parser.add_argument("--processes", type=int, default=10, help="that describe shots")
     parser.add_argument("--read", type=int, default=3000, help="shots that each process only puts into words")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -456,10 +480,13 @@ def train(given: argparse.Namespace, config: DenoisingConfig, windows: DecodingC
             decoder = None if given.vae else Decoding(windows, vae, given.decoder_batch, given.layout, log)
             log(made="tables, and the decoder's graph if it is trained")
             denoiser = Denoising(config, turbo, supply, device, log, compile_blocks=given.compile)
-            known = denoiser.read(config.reading_steps, 8 * config.reading_batch)
-            log(read={name: round(share, 3) for name, share in known.items()})
-            log(placed=round(denoiser.place(config.placing_steps), 4))
-            denoiser.prepare()
+            if given.teacher is not None:
+                denoiser.take(given.teacher)
+            else:
+                known = denoiser.read(config.reading_steps, 8 * config.reading_batch)
+                log(read={name: round(share, 3) for name, share in known.items()})
+                log(placed=round(denoiser.place(config.placing_steps), 4))
+            denoiser.prepare(distil_only=given.teacher is not None)
             supply.receive(given.shots_per_s, at_once=min(4000, given.rows // 4))
             while supply.shots < min(4000, given.rows // 4):
                 time.sleep(0.02)
@@ -487,18 +514,24 @@ def _train(
         ready(kept, denoiser, 0, denoiser.shift, place / "directed", log)
 
     kept = copy.deepcopy(vae).cpu()
-    seconds = given.denoise_s
-    if given.total_s is not None:
-        seconds = max(
-            1.0, given.total_s - (time.monotonic() - log.started) - given.turbo_s - 5
-        )  # to write what was made
-    log(denoise_s=round(seconds, 1))
-    with trained_beside(decoder, supply, seconds - 1, given.seed):
-        denoiser.train(seconds, keep, 120.0)
-    log(denoiser_steps=denoiser.step, decoder_steps=decoder.step if decoder else 0, shots=supply.shots)
-    keep()
-    denoiser.distil(given.turbo_s, lambda: None, 60.0)
-    ready(kept, denoiser, 1, denoiser.turbo_shift, place / "directed-turbo", log)
+    elapsed, to_write_s = time.monotonic() - log.started, 5.0
+    denoise_s, turbo_s = given.denoise_s, given.turbo_s
+    if given.total_s is not None and given.teacher is not None:
+        turbo_s = max(1.0, given.total_s - elapsed - to_write_s)
+    elif given.total_s is not None:
+        denoise_s = max(1.0, given.total_s - elapsed - turbo_s - to_write_s)
+    if given.teacher is None:
+        log(denoise_s=round(denoise_s, 1))
+        with trained_beside(decoder, supply, denoise_s - 1, given.seed):
+            denoiser.train(denoise_s, keep, 120.0)
+        log(denoiser_steps=denoiser.step, decoder_steps=decoder.step if decoder else 0, shots=supply.shots)
+        supply.close()  # what is there is enough for the turbo model
+
+    def keep_turbo() -> None:
+        ready(kept, denoiser, 1, denoiser.turbo_shift, place / "directed-turbo", log)
+
+    log(turbo_s=round(turbo_s, 1))
+    denoiser.distil(turbo_s, keep_turbo, 25.0, given.student)
     used = torch.cuda.max_memory_allocated() / 2**30 if denoiser.networks.device.type == "cuda" else 0.0
     log(turbo_steps=denoiser.step, shots=supply.shots, gib=round(used, 1))
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from safetensors.torch import load_file
 from torch import nn
 
 from training.directed import accelerated, blocks, networks, reading
@@ -163,8 +164,9 @@ def test_what_is_delivered_fits_together(codec: AutoencoderKLWan) -> None:
 def test_it_ends_in_folders_that_render(codec: AutoencoderKLWan, tmp_path: Path) -> None:
     codec.save_pretrained(tmp_path / "vae")
     given = argparse.Namespace(
-        work=tmp_path, vae=None, out=None, folders=None, denoise_s=0.5, turbo_s=0.5, total_s=None, decoder_batch=1, rows=200,
-        processes=1, read=8, shots_per_s=1000.0, device="cpu", compile=False, layout=False, seed=0,
+        work=tmp_path, vae=None, teacher=None, student=None, out=None, folders=None, denoise_s=0.5, turbo_s=0.5,
+        total_s=None, decoder_batch=1, rows=200, processes=1, read=8, shots_per_s=1000.0, device="cpu", compile=False,
+        layout=False, seed=0,
     )  # fmt: skip
     config = DenoisingConfig(networks=TINY, batch=2, reading_steps=2, reading_batch=1, placing_steps=2)
     accelerated.train(given, config, WINDOWS, DistillingConfig())
@@ -172,6 +174,18 @@ def test_it_ends_in_folders_that_render(codec: AutoencoderKLWan, tmp_path: Path)
         director = Director(tmp_path / name, 1, 1.0)
         clip = director.render(Order("a red star", 64, 64, 5, 0))
         assert clip.shape == (5, 64, 64, 3)
+    again = argparse.Namespace(**vars(given) | {
+        "vae": tmp_path / "directed" / "vae", "teacher": tmp_path / "directed", "student": tmp_path / "directed-turbo",
+        "out": tmp_path / "again",
+    })  # fmt: skip
+    accelerated.train(again, config, WINDOWS, DistillingConfig(warmup_steps=10**9))
+    first, second = (
+        load_file(folder / "directed-turbo" / "transformer" / "diffusion_pytorch_model.safetensors")
+        for folder in (tmp_path, tmp_path / "again")
+    )
+    assert not (tmp_path / "again" / "directed").exists()  # the teacher stays as it is
+    for name, value in first.items():
+        assert torch.allclose(value.float(), second[name].float(), atol=2e-3), name  # hardly moved at such a rate
     mask = np.zeros((5, 64, 64), np.uint8)
     mask[:, :, 32:] = 255
     source = np.full((5, 64, 64, 3), 77, np.uint8)
