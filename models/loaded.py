@@ -6,7 +6,7 @@
   depends neither on batch mates nor on the kind or number of devices (diffusers draws there and moves the result);
 - schedulers that draw from torch's global generator, caches that decide by the mean over the batch, and media modes
   whose class mixes inputs render one task a call, with the global generator seeded by the task;
-- texts are encoded one by one, each once (`models/prompt_cache.py`);
+- texts are encoded one by one, each once (`models/prompt_cache.py`), and so are videos (`models/encodings.py`);
 - what remains is arithmetic: a matrix product over a batch of 3 sums in another order than over 1. In float32 on a
   CPU that has been measured at ≤ 4e-5 of the 0…1 range, so after rounding to bytes two clips of one task differ by
   at most 1 of 255, in few pixels. The same batch on the same machine is equal bit for bit.
@@ -26,6 +26,7 @@ import numpy as np
 
 from models.adapters import Adapters
 from models.conditions import told
+from models.encodings import Encodings
 from models.families import CallForm, arguments
 from models.ip_adapter import style_scale
 from models.model import Cancelled, Frames, OnStep, PromptCounts, Sound, Sounding, TaskMedia
@@ -72,6 +73,7 @@ class LoadedModel:
     forms: Mapping[Mode, CallForm] = field(repr=False)
     prompts: PromptCache = field(repr=False)
     adapters: Adapters = field(repr=False)
+    encodings: Encodings = field(default_factory=Encodings, repr=False)
     _schedulers: dict[tuple[Mode, str | None], Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -148,6 +150,7 @@ class LoadedModel:
             with (
                 self.adapters.acting(pipe, batch.group.loras, moving(self.variant, batch.group)) as on_text,
                 self.prompts.attached(pipe, on_text),
+                self.encodings.attached(pipe),
                 _watched(pipe, on_step, check, self._windows(batch)),
                 torch.random.fork_rng(devices=self._random_devices()),
             ):
