@@ -44,6 +44,10 @@ def apply_speed(variant: Variant, pipe: Any, device: str) -> list[str]:
     if speed.cache is not None:
         _enable_cache(variant, pipe)
     notes.extend(_place(variant, pipe, device))
+    if device == "cpu" and getattr(pipe, "vae", None) is not None:
+        from models.cpu_convolution import quicken
+
+        quicken(pipe.vae)
     if speed.channels_last:
         _channels_last(pipe)
     if speed.compile:
@@ -115,14 +119,10 @@ def _place(variant: Variant, pipe: Any, device: str) -> list[str]:
 
 
 def _channels_last(pipe: Any) -> None:
-    """Convolutions read channels innermost; torch has one such layout for images and one for volumes."""
-    import torch
+    from models.cpu_convolution import lay_channels_innermost
 
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     for part in (pipe.vae, *(part for _, part in denoisers(pipe))):
-        for parameter in part.parameters():
-            if parameter.dim() in layouts:
-                parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.dim()])
+        lay_channels_innermost(part)
 
 
 def _compile(variant: Variant, pipe: Any) -> None:
