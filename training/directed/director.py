@@ -10,6 +10,9 @@ from diffusers import WanVACEPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.cpu_convolution import quicken
+from models.encodings import Encodings
+
 Frames = NDArray[np.uint8]
 
 
@@ -31,32 +34,37 @@ class Order:
 
 
 class Director:
-    """A folder, loaded in single precision on the CPU or in bfloat16 on a GPU, with its steps and guidance."""
+    """A folder, loaded in single precision on the CPU or in bfloat16 on a GPU, with its steps and guidance; its VAE as
+    fast as that of a loaded variant."""
 
     def __init__(self, folder: Path, steps: int, guidance: float, device: str = "cpu") -> None:
         self.steps, self.guidance = steps, guidance
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         self._pipeline = WanVACEPipeline.from_pretrained(str(folder), torch_dtype=dtype).to(device)
         self._pipeline.set_progress_bar_config(disable=True)
+        if device == "cpu":
+            quicken(self._pipeline.vae)
+        self._encodings = Encodings()
         self.cell_px = int(self._pipeline.vae_scale_factor_spatial)
         """Pixels of a latent, each side."""
 
     def render(self, order: Order) -> Frames:
         """The clip (frames, height, width, 3)."""
-        frames = self._pipeline(
-            prompt=order.prompt,
-            video=_images(order.video),
-            mask=_images(order.mask),
-            reference_images=None if order.reference is None else Image.fromarray(order.reference),
-            width=order.width,
-            height=order.height,
-            num_frames=order.frames,
-            num_inference_steps=self.steps,
-            guidance_scale=self.guidance,
-            max_sequence_length=64,
-            generator=torch.Generator().manual_seed(order.seed),
-            output_type="np",
-        ).frames[0]
+        with self._encodings.attached(self._pipeline):
+            frames = self._pipeline(
+                prompt=order.prompt,
+                video=_images(order.video),
+                mask=_images(order.mask),
+                reference_images=None if order.reference is None else Image.fromarray(order.reference),
+                width=order.width,
+                height=order.height,
+                num_frames=order.frames,
+                num_inference_steps=self.steps,
+                guidance_scale=self.guidance,
+                max_sequence_length=64,
+                generator=torch.Generator().manual_seed(order.seed),
+                output_type="np",
+            ).frames[0]
         clip = np.rint(np.asarray(frames) * 255).astype(np.uint8)
         if order.spared is None or order.mask is None:
             return clip
