@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
 
-.PHONY: demo gallery test test-fast check docs format env clean embedded directed
+.PHONY: demo gallery test test-fast check docs format env clean embedded shapes directed directed-on-a-gpu
 .DEFAULT_GOAL := demo
 
 env: $(VENV)/.installed
@@ -46,11 +46,18 @@ format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-embedded: env  ## train the embedded model: hours on a CPU, minutes on a GPU
-	$(BIN)/python -m training all --work out/embedded
+embedded: shapes directed  ## train all that ships with trained weights
 
-directed: env  ## train the model that obeys every condition, and measure it: a day on a CPU, minutes on a GPU
+shapes: env  ## train the model of 64 pixels: hours on a CPU, minutes on a GPU
+	$(BIN)/python -m training all --work out/shapes
+
+directed: env  ## train the model that obeys every condition, and measure it: a day on a CPU
 	$(BIN)/python -m training.directed all --work out/directed --out out/directed/models
+	$(BIN)/python -m benchmarks.directed_quality out/directed/models/directed --sheet out/directed/sheet.png
+
+directed-on-a-gpu: env  ## the same in a quarter of an hour
+	$(BIN)/python -m training.directed codec --work out/directed
+	$(BIN)/python -m training.directed.accelerated --compile --work out/directed --folders out/directed/models
 	$(BIN)/python -m benchmarks.directed_quality out/directed/models/directed --sheet out/directed/sheet.png
 
 clean:

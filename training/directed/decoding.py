@@ -1,7 +1,8 @@
 """Train the decoder of the directed model's VAE on windows of drawn clips; the encoder stays as it was fitted.
 
-A convolution does not care where it stands, so windows of half the canvas and nine frames teach as much as whole clips
-at an eighth of the price. The latents get a little noise, since a denoiser leaves some.
+A convolution does not care where it stands in the plane, so windows of half the canvas teach as much as whole frames.
+In time it does: what was decoded before is remembered, and a decoder that never saw more than nine frames leaves ghosts
+in later ones. The latents get a little noise, since a denoiser leaves some.
 """
 
 import json
@@ -22,7 +23,7 @@ from training.directed.conditions import structure
 from training.directed.drawing import draw
 from training.directed.muon import Muons
 from training.directed.networks import broad
-from training.directed.scenes import CANVASES, kind, sample
+from training.directed.scenes import CANVASES, FRAMES, kind, sample
 from training.directed.shots import SHARES
 from training.ema import Average
 from training.optimisers import rate_share
@@ -33,12 +34,12 @@ class DecodingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    steps: int = 4000
+    steps: int = 6000
     minutes: float | None = None
     """Wall-clock budget: the schedule then ends when the time does, whatever the steps."""
-    batch: int = 12
+    batch: int = 6
     window_px: int = 64
-    window_frames: int = 9
+    window_frames: int = FRAMES
     noise: float = 0.12
     """Largest deviation of the noise on latents, in the transformer's units; a third of the windows get none."""
     pool: int = 500
