@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from training.directed import accelerated, blocks, networks, reading
-from training.directed.accelerated import Follower
 from training.directed.batches import Batch, batch_like
 from training.directed.codec import FastEncoder
 from training.directed.decoding import DecodingConfig
 from training.directed.denoising import DenoisingConfig
 from training.directed.director import Director, Order
 from training.directed.distilling import DistillingConfig
+from training.directed.graphs import Follower
 from training.directed.muon import orthogonalised
 from training.directed.shots import Kind
 from training.directed.supply import SENTENCES, TOKENS, Table, deliver, describe, told
