@@ -13,13 +13,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
 from rushes.cli import COMMANDS, loaded
 from schemas.audit import AuditSettings
 from schemas.catalog import Adapter, BatchPoint, CostProfile, Latent, Needs, SpeedSettings, Variant
 from schemas.config import Config
+from schemas.examples import Example
 from schemas.extract import Extractor
 from schemas.finish import FLOOR, Finisher
 from schemas.moderation import ModerationSettings, Thresholds
@@ -121,6 +122,7 @@ _CATALOG: dict[str, type[BaseModel]] = {
     "ip_adapter": IpAdapter,
     "motion_loras": MotionLoras,
     "motion_loras.DIRECTION": MotionLora,
+    "examples": Example,
     "[finishers.NAME]": Finisher,
     "[extractors.NAME]": Extractor,
 }
@@ -199,7 +201,7 @@ _COLUMNS = {
     "fingerprint": "32 hexadecimal digits over all inputs of the task: what the clip is stored by",
     "metadata": "JSON: the row's `metadata` and what it had beside the known columns",
 }
-_WORDS = {str: "string", int: "integer", float: "number", bool: "true or false", Path: "path"}
+_WORDS = {str: "string", int: "integer", float: "number", bool: "true or false", Path: "path", JsonValue: "value"}
 # Read elsewhere than in `schemas.config`.
 _MORE_ENVIRONMENT = (
     ("RUSHES_ADDRESS", "string", "–", "not set", "the Ray cluster, where no --address is given, e.g. 'auto'"),

@@ -16,6 +16,7 @@ from schemas.chunks import Chunks
 from schemas.conditions import HOLDS_A_VIDEO, carried, classes_with, kinds_of, roles_of, steers_of
 from schemas.directions import Direction
 from schemas.errors import CatalogError
+from schemas.examples import Example
 from schemas.extract import FLOOR_EXTRACTORS, Extractor
 from schemas.finish import FLOOR, Finisher
 from schemas.inputs import FRAMES, Kind, Role
@@ -219,6 +220,9 @@ class Variant(_Frozen):
     )
     auto: bool = Field(default=True, description="may be chosen for variant = 'auto'")
     license: str = Field(default="", description="of the weights; shown, not enforced")
+    examples: tuple[Example, ...] = Field(
+        default=(), description="what the endpoint's page offers to fill its form with"
+    )
 
     @property
     def digest(self) -> str:
@@ -394,6 +398,26 @@ class Variant(_Frozen):
         able = {self.pipeline_for(Mode.IMAGE_TO_VIDEO), self.pipeline_for(Mode.VIDEO_TO_VIDEO)} & HOLDS_A_VIDEO
         if chunks.overlap > 1 and not able:
             raise ValueError(f"chunks.overlap: {self.pipeline} holds single frames, not a video; available: 1")
+        return self
+
+    @model_validator(mode="after")
+    def _examples_can_be_asked_for(self) -> "Variant":
+        # As far as it is known here; the endpoint's own reading of a body holds for the rest.
+        sizes = tuple(dict.fromkeys(f"{width}:{height}" for width, height, _ in self.shape.native))
+        for number, example in enumerate(self.examples):
+            where, ratio = f"examples.{number}", example.request.get("ratio")
+            for role in example.roles:
+                if role not in self.all_roles:
+                    able = ", ".join(self.all_roles) or "none"
+                    raise ValueError(f"{where}: {self.name} takes no {role}; available: {able}")
+            for steer in example.steers:
+                if steer not in self.all_steers:
+                    able = ", ".join(self.all_steers) or "none"
+                    raise ValueError(f"{where}: {self.name} follows no {steer}; available: {able}")
+            if example.request.get("prompts") and not any(self.several_prompts(mode) for mode in self.modes):
+                raise ValueError(f"{where}: {self.name} follows one prompt; available: promptText")
+            if ratio is not None and ratio not in sizes:
+                raise ValueError(f"{where}: ratio {ratio!r} is no native size; available: {', '.join(sizes)}")
         return self
 
     def runs_guided(self, guidance: float) -> bool:

@@ -174,6 +174,8 @@ def _variant(variant: Variant) -> dict[str, JsonValue]:
         "measured": variant.cost.measured,
         "fallbacks": list(variant.fallbacks),
         "license": variant.license,
+        # Bodies of creates, without `model`.
+        "examples": [{"title": example.title, "request": example.request} for example in variant.examples],
     }
 
 

@@ -35,13 +35,21 @@ export function body() {
   if (!keys.length || $("camera-tools").hidden) return {};
   // What rests all the time is not said, but by the first key if all of it does.
   const said = Object.keys(AXES).filter((axis) => keys.some((key) => key[axis] !== AXES[axis][4]));
-  return said.length ? { camera: keys.map((key) => ({ atSeconds: key.at, ...Object.fromEntries(said.map((axis) => [axis, key[axis]])) })) } : {};
+  return said.length ? { camera: keys.map((key) => ({ atSeconds: key.at, ...Object.fromEntries(said.map((axis) => [axis, key[axis]])), ...(key.ease ? { ease: key.ease } : {}) })) } : {};
 }
+
+// The keys of an example in place of what there is.
+export function fill({ camera = [] }) {
+  keys = camera.map(({ atSeconds, ...axes }) => ({ ...atRest(), ...axes, at: atSeconds }));
+  $("camera-at").value = 0;
+  show();
+}
+
+const atRest = () => Object.fromEntries(Object.entries(AXES).map(([axis, told]) => [axis, told[4]]));
 
 // Where the camera is at an instant: as at the keys, and evenly between them.
 function cameraAt(at) {
-  const rest = Object.fromEntries(Object.entries(AXES).map(([axis, told]) => [axis, told[4]]));
-  const before = keys.findLast((key) => key.at <= at) ?? { at: 0, ...rest }, after = keys.find((key) => key.at > at);
+  const before = keys.findLast((key) => key.at <= at) ?? { at: 0, ...atRest() }, after = keys.find((key) => key.at > at);
   if (!after) return before;
   const share = after.at === before.at ? 1 : (at - before.at) / (after.at - before.at);
   return Object.fromEntries(Object.keys(AXES).map((axis) => [axis, round(before[axis] + (after[axis] - before[axis]) * share)]));

@@ -46,6 +46,15 @@ export function setShape(ratio, seconds) {
   for (const part of PARTS) part.setLength?.(seconds || 2);
 }
 
+// What a request says, in place of all that was directed before. True where it says anything beside a prompt.
+export function fill(request) {
+  for (const part of PARTS) part.fill(request);
+  stage.setFrame(null);
+  $("guide").hidden = true; // it is of what was said before
+  $("guide-said").textContent = "";
+  return ["inputs", "prompts", "paths", "camera"].some((field) => request[field]);
+}
+
 // Its part of a create's body. With `media` false, that there is one and not which.
 export function body(media = true) {
   const out = Object.assign({}, ...PARTS.map((part) => part.body?.(media)));

@@ -45,6 +45,12 @@ export class Rows {
     this.changed();
   }
 
+  // Entries in place of those that there are. Nobody is told.
+  fill(entries) {
+    this.entries = entries;
+    this.show();
+  }
+
   show() {
     this.list.replaceChildren(...this.entries.map((entry, number) => {
       const remove = removal(`Remove ${this.noun} ${number + 1}`, () => { this.entries.splice(number, 1); this.show(); this.changed(); this.button.focus(); });

@@ -23,6 +23,11 @@ export function setLength(seconds) {
   end = seconds;
 }
 
+// Examples say nothing of it.
+export function fill() {
+  rows.fill([]);
+}
+
 export function body() {
   const done = rows.entries.filter(({ step }) => steps().includes(step)).map((entry) => ({ ...SAID[entry.step](entry), ...(who(entry.step).includes(entry.by) ? { by: entry.by } : {}) }));
   return done.length ? { finish: done } : {};

@@ -37,6 +37,17 @@ export function body(media) {
   return inputs.length ? { inputs } : {};
 }
 
+// Those of an example in place of what there is.
+export function fill({ inputs = [] }) {
+  rows.fill(inputs.map(({ role, image, video, kind, extract, atSeconds, strength }) => {
+    const shows = kind ?? (can.roles.get(role) ?? [])[0];
+    return {
+      role, medium: video ? "video" : "image", uri: video ?? image, name: "of the example", kind: shows, at_s: atSeconds ?? 0,
+      extract: extract === true ? extractors(role, shows)[0] : extract || "", strength: strength ?? null,
+    };
+  }));
+}
+
 function fresh(entries) {
   const taken = new Set(entries.map(({ role }) => role));
   const role = [...can.roles.keys()].find((one) => !taken.has(one)) ?? [...can.roles.keys()][0];
@@ -67,7 +78,8 @@ function fields(input, named) {
   }
   if (input.role === "keyframe") more.push(figure("At", "s", named("Second"), input.at_s, 0, 3600, (value) => { input.at_s = value ?? 0; tell(); }));
   if (WITH_STRENGTH.includes(input.role)) more.push(figure("Strength", "", named("Strength"), input.strength, 0.05, 1, (value) => { input.strength = value; tell(); }));
-  return [role, file, el("span", { class: "hint" }, input.name || "no file yet"), ...more];
+  const seen = input.uri && input.medium === "image" ? [el("img", { src: input.uri, alt: named("Picture") })] : [];
+  return [role, file, ...seen, el("span", { class: "hint" }, input.name || "no file yet"), ...more];
 }
 
 async function take(input, file) {

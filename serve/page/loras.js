@@ -15,6 +15,11 @@ export function offer(offered) {
   rows.show();
 }
 
+// Examples say nothing of it.
+export function fill() {
+  rows.fill([]);
+}
+
 export function body() {
   const said = $("loras-tools").hidden ? [] : rows.entries.filter(({ source }) => source && !source.endsWith("/"));
   return said.length ? { loras: said.map(({ source, weight }) => ({ source, ...(weight === 1 ? {} : { weight }) })) } : {};

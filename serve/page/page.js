@@ -1,6 +1,7 @@
 // The page of a Rushes endpoint. No framework, nothing from elsewhere. Whatever comes from a server or a person goes
 // through textContent or an attribute of a known element, never through markup.
 import * as direct from "./direct.js";
+import * as examples from "./examples.js";
 import { inline } from "./media.js";
 import { api, events, fetchKey, storeKey, WireError } from "./wire.js";
 import { clock, el, percent, seconds, usd } from "./words.js";
@@ -9,7 +10,7 @@ const $ = (id) => document.getElementById(id);
 const LIVE = new Set(["PENDING", "THROTTLED", "RUNNING"]);
 const PAGE = 12;
 const MOST_LONGER = 12; // lengths beyond one call that are offered
-const state = { variants: [], endpoint: {}, mode: "text_to_video", templates: [], tasks: new Map(), cursor: null, skew_ms: 0, image: null, stream: null, open: false };
+const state = { variants: [], endpoint: {}, mode: "text_to_video", templates: [], tasks: new Map(), cursor: null, skew_ms: 0, image: null, stream: null, open: false, begun: false };
 
 // --- Key and connection ------------------------------------------------------------------------------------------
 
@@ -71,7 +72,9 @@ function fillVariants() {
   const select = $("variant"), before = select.value;
   select.replaceChildren(el("option", { value: "auto" }, "auto: the router chooses"));
   for (const variant of state.variants) select.append(el("option", { value: variant.name }, variant.aliases.length ? `${variant.name} (${variant.aliases.join(", ")})` : variant.name));
-  select.value = [...select.options].some((option) => option.value === before) ? before : "auto";
+  const wanted = state.begun ? before : examples.first(state.variants)?.name;
+  select.value = [...select.options].some((option) => option.value === wanted) ? wanted : "auto";
+  state.begun = true;
   fillShapes();
 }
 
@@ -90,6 +93,7 @@ function fillShapes() {
   const only = able.length === 1 ? able[0] : null;
   $("variant-note").textContent = only
     ? `${only.title || only.name}. ${only.measured ? "Times measured." : "Times estimated, not measured here."}` : "";
+  examples.show(state.variants.find(({ name }) => name === $("variant").value), fillExample);
   state.mode = mode();
   direct.offer($("variant").value === "auto" ? state.variants.filter((variant) => variant.auto) : able, state.variants.filter((variant) => !able.includes(variant)), state.mode, state.endpoint);
   direct.setShape($("ratio").value, Number($("duration").value));
@@ -102,6 +106,26 @@ function lengths(able) {
   const step = Math.max(1, Math.round((most - called.at(-1)) / MOST_LONGER)), longer = [];
   for (let s = Math.floor(called.at(-1)) + step; s <= most; s += step) longer.push(s);
   return [...called, ...longer];
+}
+
+// The form as an example has it, and nothing of what was in it before. Nothing is sent.
+function fillExample({ title, request }) {
+  $("template").value = "";
+  pickTemplate();
+  $("image").value = "";
+  pickImage();
+  $("prompt").value = request.promptText ?? "";
+  $("seed").value = request.seed ?? "";
+  if (direct.fill(request)) $("direct").open = true;
+  fillShapes(); // by now it may be another mode
+  const standard = chosenVariants()[0].default;
+  $("ratio").value = request.ratio ?? standard.ratio;
+  const wanted = request.duration ?? standard.duration, offered = [...$("duration").options].map(({ value }) => value);
+  $("duration").value = offered.reduce((best, one) => (Math.abs(one - wanted) < Math.abs(best - wanted) ? one : best), offered[0]);
+  direct.setShape($("ratio").value, Number($("duration").value));
+  showError(null);
+  say(`The form holds the example: ${title}.`);
+  quoteSoon();
 }
 
 // Called whenever something is said beside the form's own fields: it may be another mode, in which other things can be said.
@@ -187,7 +211,11 @@ async function pickImage() {
   state.image = null;
   showError(null);
   if (file) {
-    try { state.image = await inline(file, "image"); } catch (error) { $("image").value = ""; showError(error); }
+    try {
+      const image = await inline(file, "image");
+      if ($("image").files[0] !== file) return; // another one, or none, meanwhile
+      state.image = image;
+    } catch (error) { $("image").value = ""; showError(error); }
   }
   $("image-preview").hidden = $("image-clear").hidden = !state.image;
   if (state.image) $("image-preview").src = state.image;

@@ -33,6 +33,16 @@ export function body() {
   })) } : {};
 }
 
+// Those of an example in place of what there is, at its times.
+export function fill({ paths = [] }) {
+  state.paths = paths.map(({ label, box, point, keys }) => ({
+    label, ...(box ? { box: [...box] } : { point: [...point] }), keys: keys.map(({ atSeconds, x, y, ease }) => ({ at: atSeconds, x, y, ease: ease ?? "linear" })),
+  }));
+  state.timed = paths.length > 0;
+  state.at = paths.length ? 0 : -1;
+  show();
+}
+
 const here = () => state.paths[state.at];
 const middle = ({ box, point }) => (box ? [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2] : point);
 

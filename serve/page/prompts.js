@@ -23,6 +23,11 @@ export function body() {
   return said().length ? { prompts: said().map(({ from_s, text }) => ({ fromSeconds: from_s, text: text.trim() })) } : {};
 }
 
+// Those of an example in place of what there is.
+export function fill({ prompts = [] }) {
+  rows.fill(prompts.map(({ fromSeconds, text }) => ({ from_s: fromSeconds, text })));
+}
+
 const said = () => ($("prompts-tools").hidden ? [] : rows.entries.filter(({ text }) => text.trim()));
 
 // The first begins with the clip, another halfway from the one before to the end.

@@ -8,7 +8,7 @@ import { within } from "./words.js";
 
 const WIDE = 384; // pixels of the stage, and of a mask
 const LEAST = 6; // pixels of a box; a smaller one is a point
-const state = { picture: null, frame: null, held: null, can: { path: false, mask: false } };
+const state = { picture: null, frame: null, held: null, asked: 0, can: { path: false, mask: false } };
 let tell = () => {};
 
 export function setUp({ changed }) {
@@ -24,6 +24,13 @@ export function setUp({ changed }) {
 
 export function offer(can) {
   state.can = { path: can.steers.has("paths"), mask: can.roles.has("mask") };
+  showTools();
+}
+
+// Nothing of an example is painted.
+export function fill() {
+  mask.clear();
+  for (const one of tools()) one.checked = one.value === "path";
   showTools();
 }
 
@@ -65,10 +72,13 @@ function showTools() {
 
 // The first frame, else the source's first.
 export async function show() {
-  const frame = state.frame ?? inputs.given("first_frame")?.uri, source = inputs.given("source")?.uri;
+  const frame = state.frame ?? inputs.given("first_frame")?.uri, source = inputs.given("source")?.uri, asked = (state.asked += 1);
+  let picture = null;
   try {
-    state.picture = frame ? await loaded("img", frame) : source ? await loaded("video", source) : null;
-  } catch { state.picture = null; } // the endpoint says what is wrong with it
+    picture = frame ? await loaded("img", frame) : source ? await loaded("video", source) : null;
+  } catch { /* the endpoint says what is wrong with it */ }
+  if (asked !== state.asked) return; // another one was asked for meanwhile
+  state.picture = picture;
   showTools();
 }
 

@@ -9,6 +9,12 @@ export function offer(can) {
   $("sound-field").hidden = !can.sound;
 }
 
+// Examples say nothing of it.
+export function fill() {
+  $("samples").value = 1;
+  $("sound").value = "";
+}
+
 export function body() {
   const samples = Number($("samples").value) || 1, sound = $("sound-field").hidden ? "" : $("sound").value;
   return { ...(samples > 1 ? { samples } : {}), ...(sound ? { audio: sound === "with" } : {}) };

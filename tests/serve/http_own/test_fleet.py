@@ -5,21 +5,25 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.clip import Status
+from schemas.conditions import implied_mode
 from schemas.errors import StorageUnavailableError
+from schemas.inputs import Role
 from schemas.shape import Shape
+from serve.config import Pools
 from serve.dispatch.fleet import NOTE, FleetReport
 from serve.errors import StoreUnavailableError
 from serve.http.fleet import Counted
 from serve.observability.metrics import DispatchMetrics
 from serve.store.contract import Counts
-from tests.serve.http.endpoint import Endpoint, endpoint, pool
-from tests.serve.http_own.conftest import PRICES, eventually, fresh
+from tests.serve.http.endpoint import Endpoint, OwnIntake, catalog_with, endpoint, pool
+from tests.serve.http_own.conftest import PRICES, client_of, eventually, fresh
 
 
 def test_variants_are_those_served_with_what_they_take(client: httpx.Client, served: Endpoint) -> None:
@@ -44,6 +48,32 @@ def test_each_size_and_length_offered_is_taken_as_it_is(client: httpx.Client, se
                 assert made["durationSeconds"] == pytest.approx(duration, abs=0.001)
                 rule = served.context.catalog[variant["name"]].shape
                 assert not rule.issues(Shape(width=made["width"], height=made["height"], frames=made["frames"]))
+
+
+def test_no_example_of_the_shipped_catalog_is_refused(tmp_path: Path) -> None:
+    catalog = catalog_with()
+    with_examples = [variant for variant in catalog.variants.values() if variant.examples]
+    pools = Pools(variants=tuple(variant.name for variant in with_examples))
+    with endpoint(tmp_path, catalog, OwnIntake(), pools=pools) as running, client_of(running) as http:
+        running.note(*(pool(variant.name) for variant in with_examples))
+        told = {one["name"]: one["examples"] for one in http.get("/v1/variants").json()["variants"]}
+        for variant in with_examples:
+            assert [one["title"] for one in told[variant.name]] == [one.title for one in variant.examples]
+            for example in told[variant.name]:
+                body = {"model": variant.name, **example["request"]}
+                said = http.post("/v1/estimates", json=body).json()
+                assert (said.get("routed"), said.get("variant")) == (True, variant.name), (example["title"], said)
+                assert f"{said['rendered']['width']}:{said['rendered']['height']}" == example["request"].get(
+                    "ratio", f"{variant.shape.default().width}:{variant.shape.default().height}"
+                )
+                # Its media are looked at as well.
+                answer = http.post(f"/v1/{_kind(example['request'])}", json=body)
+                assert answer.status_code == 200, (example["title"], answer.text)
+
+
+def _kind(request: dict[str, Any]) -> str:
+    """Which create takes it."""
+    return implied_mode(Role(one["role"]) for one in request.get("inputs", [])).value
 
 
 def test_pools_show_load_health_and_the_queue(client: httpx.Client, served: Endpoint) -> None:
