@@ -83,7 +83,7 @@ def start(
     moderation: ModerationFile = None,
     address: Address = None,
 ) -> None:
-    """Serve the embedded model on this machine, or what `--config` says on a cluster. Ctrl-C drains and stops it.
+    """Serve the embedded models on this machine, or what `--config` says on a cluster. Ctrl-C drains and stops it.
 
     Any client of Runway's API works with the printed URL and key; the page is at `/`, the API's documents at `/docs`.
     """

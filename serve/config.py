@@ -67,14 +67,25 @@ class Pools(_Frozen):
     """Which variants are served, and with how many replicas."""
 
     variants: tuple[str, ...] = Field(
-        default=("embedded", "embedded-turbo"), min_length=1, description="names or aliases of the catalog"
+        default=("directed", "embedded", "embedded-turbo"), min_length=1, description="names or aliases of the catalog"
     )
-    min_replicas: dict[str, int] = Field(default_factory=dict, description="by variant; 1 for the first, else 0")
+    min_replicas: dict[str, int] = Field(
+        default_factory=dict,
+        description="by variant; 1 for the first, else 0; where no variants are said, 1 for directed and embedded",
+    )
     max_replicas: dict[str, int] = Field(default_factory=dict, description="by variant; 1 unless set")
     idle_to_zero_s: float = Field(default=300.0, description="a replica beyond min_replicas that was idle so long ends")
     accelerator: str | None = Field(
         default=None, description="the type that variants without one are predicted for; the cluster's when not set"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _newcomers_do_not_wait(cls, told: object) -> object:
+        """The page begins with one of the default variants, `auto` with another: a replica of each is there."""
+        if isinstance(told, dict) and not {"variants", "min_replicas"} & told.keys():
+            return {**told, "min_replicas": {"directed": 1, "embedded": 1}}
+        return told
 
 
 class Webhooks(_Frozen):
