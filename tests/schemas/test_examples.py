@@ -1,8 +1,13 @@
 """Examples of the catalog: what the form of the page cannot hold, or the variant not do, is refused with its place."""
 
-import pytest
+import base64
+import io
 
-from schemas.catalog import parse_catalog
+import numpy as np
+import pytest
+from PIL import Image
+
+from schemas.catalog import parse_catalog, shipped_catalog
 from schemas.errors import CatalogError
 from schemas.examples import MAX_MEDIUM_CHARS
 
@@ -54,3 +59,10 @@ def test_examples_change_no_clip_of_their_variant() -> None:
 def test_an_example_that_could_not_be_asked_for_names_its_place(change: tuple[str, str], said: str) -> None:
     with pytest.raises(CatalogError, match=said):
         parse_catalog(VARIANT + EXAMPLE.replace(*change, 1), "cat.toml")
+
+
+def test_a_mask_that_ships_is_black_and_white() -> None:
+    inputs = [one for example in shipped_catalog()["directed"].examples for one in example.request.get("inputs", [])]  # type: ignore[union-attr]
+    (mask,) = [one["image"] for one in inputs if one["role"] == "mask"]  # type: ignore[index,call-overload]
+    picture = Image.open(io.BytesIO(base64.b64decode(str(mask).partition(",")[2])))
+    assert set(np.unique(np.asarray(picture.convert("L")))) == {0, 255}, "grey makes nothing anew"
