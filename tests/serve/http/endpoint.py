@@ -67,7 +67,8 @@ def catalog_with(prices: dict[str, float] | None = None, **changes: dict[str, An
         variants[name] = variants[name].model_copy(update={"price_usd_per_gpu_hour": price})
     for name, update in changes.items():
         name = name.replace("_", "-")
-        variants[name] = variants[name].model_copy(update=update)
+        # Without its examples, which it may not be able to render any more.
+        variants[name] = variants[name].model_copy(update={"examples": (), **update})
     return Catalog(variants=variants)
 
 
