@@ -49,15 +49,17 @@ def run(
     denoiser: DenoisingConfig,
     turbo: DistillingConfig,
     clips: int = FITTED_CLIPS,
+    trained_vae: Path | None = None,
 ) -> None:
-    """One stage, from where it was left."""
+    """One stage, from where it was left. The decoder starts from that of `trained_vae`, if there is one."""
     if stage == "codec":
         if not (work / "vae").exists():
             make_codec(first, clips).save_pretrained(work / "vae")
         return
     vae = AutoencoderKLWan.from_pretrained(work / "vae")
     if stage == "decoder":
-        decoding.train(decoder, vae, work / "decoder")
+        start = vae if trained_vae is None else AutoencoderKLWan.from_pretrained(trained_vae, torch_dtype=torch.float32)
+        decoding.train(decoder, start, work / "decoder")
     elif stage == "denoiser":
         denoising.train(denoiser, vae, work / "denoiser")
     elif stage == "turbo":
@@ -83,18 +85,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--minutes", type=float, help="of each trained stage, instead of its number of steps")
+    parser.add_argument("--vae", type=Path, help="one whose decoder the stage `decoder` is to train further")
+    parser.add_argument("--rates", type=float, default=1.0, help="share of the decoder's rates; further: 0.35")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     common = {"device": given.device, "threads": given.threads, "seed": given.seed, "minutes": given.minutes}
+    usual = DecodingConfig()
+    rates = {"rate": usual.rate * given.rates, "matrix_rate": usual.matrix_rate * given.rates}
     for stage in STAGES if given.stage == "all" else (given.stage,):
         run(
             stage,
             given.work,
             given.out,
             CodecConfig(seed=given.seed),
-            DecodingConfig(**common),
+            DecodingConfig(**common, **rates),
             DenoisingConfig(**common),
             DistillingConfig(**common),
+            trained_vae=given.vae,
         )
 
 

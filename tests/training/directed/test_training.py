@@ -1,5 +1,6 @@
 """Training sees what the pipeline shows, learns, goes on where it was left, and ends in folders that render."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +189,16 @@ def test_every_stage_runs_goes_on_and_ends_in_folders_that_render(tmp_path: Path
             assert clip.shape == (5, 64, 96, 3)
         assert np.array_equal(clip, director.render(order))
     assert director.through_vae(clip).shape == clip.shape
+
+
+def test_a_trained_decoder_is_trained_further_from_where_it_is(codec: AutoencoderKLWan, tmp_path: Path) -> None:
+    trained = copy.deepcopy(codec)
+    with torch.no_grad():
+        trained.decoder.conv_out.bias.fill_(0.25)
+    for folder, vae in (("work/vae", codec), ("trained", trained)):
+        vae.save_pretrained(tmp_path / folder)
+    still = DecodingConfig(steps=1, batch=1, pool=4, pool_start=2, window_px=32, window_frames=5, rate=0, matrix_rate=0)
+    turbo = DistillingConfig()
+    run("decoder", tmp_path / "work", tmp_path, CodecConfig(), still, SHORT, turbo, trained_vae=tmp_path / "trained")
+    kept = torch.load(tmp_path / "work" / "decoder" / "state.pt", weights_only=True)["average"]
+    assert torch.equal(kept["conv_out.bias"], torch.full((3,), 0.25))
