@@ -53,12 +53,14 @@ shapes: env  ## train the model of 64 pixels: hours on a CPU, minutes on a GPU
 
 directed: env  ## train the model that obeys every condition, and measure it: a day on a CPU
 	$(BIN)/python -m training.directed all --work out/directed --out out/directed/models
-	$(BIN)/python -m benchmarks.directed_quality out/directed/models/directed --sheet out/directed/sheet.png
+	$(BIN)/python -m benchmarks.directed_quality out/directed/models/directed --steps 16 --guidance 3 \
+		--sheet out/directed/sheet.png
 
 directed-on-a-gpu: env  ## the same in a quarter of an hour
 	$(BIN)/python -m training.directed codec --work out/directed
 	$(BIN)/python -m training.directed.accelerated --compile --work out/directed --folders out/directed/models
-	$(BIN)/python -m benchmarks.directed_quality out/directed/models/directed --sheet out/directed/sheet.png
+	$(BIN)/python -m benchmarks.directed_quality out/directed/models/directed --steps 16 --guidance 3 \
+		--sheet out/directed/sheet.png
 
 clean:
 	rm -rf out build *.egg-info

@@ -109,8 +109,8 @@ def rows(media: Path) -> list[dict[str, Any]]:
         asks("structure: boxes", "a green square on a white background",
              inputs=[given("structure", "boxes.mp4", kind="boxes")]),
         asks("path", "a red circle following the path on a navy background", paths=[
-            {"label": "red circle", "box": [0.05, 0.1, 0.3, 0.35],
-             "keys": [{"at_s": 1, "x": 0.8, "y": 0.4, "ease": "in-out"}, {"at_s": 2, "x": 0.3, "y": 0.8}]}]),
+            {"label": "red circle", "box": [0.1, 0.1, 0.36, 0.36],
+             "keys": [{"at_s": 1, "x": 0.65, "y": 0.3}, {"at_s": 2, "x": 0.5, "y": 0.75}]}]),
         asks("mask", "a blue square standing still on a white background",
              inputs=[given("source", "source.mp4"), given("mask", "mask.png")]),
         asks("edit: region of a source, reversed", "a green triangle standing still on a white background",
