@@ -111,13 +111,15 @@ def act(
     speed: str = "medium",
     size: float = 1.0,
     spread: float = 0.04,
+    pace: float | None = None,
 ) -> Actor:
-    """One shape that does `motion` within `field`; `spread` is how far off its middle, and how far its size varies."""
+    """One shape that does `motion` within `field`; `spread` is how far off its middle, and how far its size varies.
+    Its pace is drawn from those of its speed, unless it is said."""
     unit = field.unit
     base = (
         (0.185 if field.width == field.height else 0.21) * unit * size * float(rng.uniform(1 - 2 * spread, 1 + spread))
     )
-    pace = float(rng.uniform(*SPEEDS[speed]))
+    pace = float(rng.uniform(*SPEEDS[speed])) if pace is None else pace
     steps = np.linspace(0.0, 1.0, frames, dtype=np.float32)
     radius, angle = np.full(frames, base, np.float32), np.zeros(frames, np.float32)
     path = np.empty((frames, 2), np.float32)
