@@ -18,11 +18,12 @@ from PIL import Image
 from benchmarks import shot_measure
 from benchmarks.shot_cases import KINDS, Case, drawn
 from evaluation.statistics import share_of
+from models.weights import EMBEDDED
 from training.directed.director import Director
 from training.directed.scenes import kind, sample
 
 Frames = NDArray[np.uint8]
-SHIPPED = Path(__file__).parents[1] / "models" / "embedded" / "directed"
+SHIPPED = EMBEDDED / "directed"
 
 GOALS: dict[str, tuple[str, float]] = {
     "colour": (">=", 0.99),

@@ -13,7 +13,8 @@ import torch
 from diffusers import LTXPipeline
 from numpy.typing import NDArray
 
-EMBEDDED = Path(__file__).parent / "embedded"
+from models.weights import EMBEDDED
+
 BASE = EMBEDDED / "shapes"
 FPS = 8
 FRAMES = 17

@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from training.captions import caption
+from training.checkpoints import Checkpoints
 from training.drawing import CANVASES, FRAMES, MOTIONS
 from training.ema import Average
 from training.latents import SHARES, Encoded, LatentPool
@@ -168,9 +169,10 @@ def train(config: DenoiserConfig, vae: AutoencoderKLLTXVideo, out: Path, *, resu
     model.transformer.to(device).train()
     model.text_encoder.to(device).train()
     reader = PlaceReader(model.transformer).to(device)
-    restored = resume and (out / "state.pt").exists()
+    checkpoints = Checkpoints(out, config.checkpoint_every_s)
+    state = checkpoints.read(device) if resume else None
     log = (out / "log.jsonl").open("a")
-    if not restored:
+    if state is None:
         known = teach(
             model.text_encoder,
             model.tokenizer,
@@ -194,8 +196,7 @@ def train(config: DenoiserConfig, vae: AutoencoderKLLTXVideo, out: Path, *, resu
         matrix_rate=config.matrix_learning_rate,
     )
     first, spent = 0, 0.0
-    if restored:
-        state = torch.load(out / "state.pt", map_location=device, weights_only=True)
+    if state is not None:
         model.transformer.load_state_dict(state["transformer"])
         model.text_encoder.load_state_dict(state["text_encoder"])
         for average, weights in zip(averages, state["averages"], strict=True):
@@ -209,7 +210,7 @@ def train(config: DenoiserConfig, vae: AutoencoderKLLTXVideo, out: Path, *, resu
         vae, rng, config.pool, config.pairs, shares=config.shares, motions=config.motions, speeds=config.speeds
     )
     pool.fill(config.pool_start)
-    started = saved = time.monotonic()
+    started = time.monotonic()
     total = 0.0
     step, last = first, False
     while not last:
@@ -243,20 +244,19 @@ def train(config: DenoiserConfig, vae: AutoencoderKLLTXVideo, out: Path, *, resu
             log.write(json.dumps(line) + "\n")
             log.flush()
             total = 0.0
-        if time.monotonic() - saved > config.checkpoint_every_s or last:
-            saved = time.monotonic()
-            state = {
-                "transformer": model.transformer.state_dict(),
-                "text_encoder": model.text_encoder.state_dict(),
-                "averages": [average.weights for average in averages],
-                "optimisers": trainers.state_dict(),
-                "reader": reader.state_dict(),
-                "step": step,
-                "elapsed_s": elapsed,
-            }
-            torch.save(state, out / "state.tmp")
-            (out / "state.tmp").replace(out / "state.pt")
-    return averaged(config, vae.config.latent_channels, out / "state.pt")
+        if checkpoints.due or last:
+            checkpoints.keep(
+                {
+                    "transformer": model.transformer.state_dict(),
+                    "text_encoder": model.text_encoder.state_dict(),
+                    "averages": [average.weights for average in averages],
+                    "optimisers": trainers.state_dict(),
+                    "reader": reader.state_dict(),
+                    "step": step,
+                    "elapsed_s": elapsed,
+                }
+            )
+    return averaged(config, vae.config.latent_channels, checkpoints.path)
 
 
 def averaged(config: DenoiserConfig, latent_channels: int, state_path: Path) -> Denoiser:

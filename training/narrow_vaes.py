@@ -3,10 +3,9 @@
 Those of the tiny pipelines (`training/tiny.py`) are so small that a call costs more than its arithmetic.
 """
 
-from pathlib import Path
 from typing import Any
 
-EMBEDDED = Path(__file__).parents[1] / "models/embedded"
+from models.weights import EMBEDDED
 
 
 def narrow_vaes() -> dict[str, tuple[Any, int, int]]:

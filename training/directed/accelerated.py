@@ -94,8 +94,9 @@ def train(given: argparse.Namespace, config: DenoisingConfig, windows: DecodingC
                 log(read={name: round(share, 3) for name, share in known.items()})
                 log(placed=round(denoiser.place(config.placing_steps), 4))
             denoiser.prepare(distil_only=given.teacher is not None)
-            supply.receive(given.shots_per_s, at_once=min(4000, given.rows // 4))
-            while supply.shots < min(4000, given.rows // 4):
+            first = min(4000, given.rows // 4)
+            supply.receive(given.shots_per_s, at_once=first)
+            while supply.shots < first:
                 time.sleep(0.02)
             log(drawn=supply.shots)
             _train(given, supply, vae, decoder, denoiser, log, out)

@@ -18,6 +18,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanDecoder3d
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from training.checkpoints import Checkpoints
 from training.directed.codec import FastEncoder, decode
 from training.directed.conditions import structure
 from training.directed.drawing import draw
@@ -121,8 +122,8 @@ def train(config: DecodingConfig, vae: AutoencoderKLWan, out: Path) -> Autoencod
     average = Average(decoder)
     encode = FastEncoder(vae)
     step, spent = 0, 0.0
-    if (out / "state.pt").exists():
-        state = torch.load(out / "state.pt", map_location=device, weights_only=True)
+    checkpoints = Checkpoints(out, config.checkpoint_every_s)
+    if (state := checkpoints.read(device)) is not None:
         decoder.load_state_dict(state["decoder"])
         average.load(state["average"])
         trainers.load_state_dict(state["optimisers"])
@@ -136,7 +137,7 @@ def train(config: DecodingConfig, vae: AutoencoderKLWan, out: Path) -> Autoencod
 
     while len(pool) < config.pool_start:
         add(4)
-    started = saved = time.monotonic()
+    started = time.monotonic()
     total, seen, last = 0.0, 0, False
     log = (out / "log.jsonl").open("a")
     while not last:
@@ -159,19 +160,18 @@ def train(config: DecodingConfig, vae: AutoencoderKLWan, out: Path) -> Autoencod
             log.write(json.dumps(line | {"elapsed_s": round(elapsed)}) + "\n")
             log.flush()
             total, seen = 0.0, 0
-        if time.monotonic() - saved > config.checkpoint_every_s or last:
-            saved = time.monotonic()
-            kept = {
-                "decoder": decoder.state_dict(),
-                "average": average.weights,
-                "optimisers": trainers.state_dict(),
-                "step": step,
-                "elapsed_s": elapsed,
-            }
-            torch.save(kept, out / "state.tmp")
-            (out / "state.tmp").replace(out / "state.pt")
+        if checkpoints.due or last:
+            checkpoints.keep(
+                {
+                    "decoder": decoder.state_dict(),
+                    "average": average.weights,
+                    "optimisers": trainers.state_dict(),
+                    "step": step,
+                    "elapsed_s": elapsed,
+                }
+            )
     log.close()
-    return averaged(vae, out / "state.pt")
+    return averaged(vae, checkpoints.path)
 
 
 def averaged(vae: AutoencoderKLWan, state: Path) -> AutoencoderKLWan:

@@ -18,11 +18,22 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from training.checkpoints import Checkpoints
 from training.directed import reading
 from training.directed.codec import CELL_FRAMES, CELL_PX, FastEncoder
 from training.directed.control import MASK_CHANNELS
 from training.directed.muon import Muons
-from training.directed.networks import PATCH, NetworkConfig, Networks, broad, build, encode_prompts, predict, shifted
+from training.directed.networks import (
+    PATCH,
+    NetworkConfig,
+    Networks,
+    build,
+    clip_error,
+    encode_prompts,
+    noised,
+    predict,
+    shifted,
+)
 from training.directed.scenes import CANVASES, FRAMES
 from training.directed.sentences import sentence
 from training.directed.shots import Encoded, ShotPool
@@ -93,11 +104,8 @@ def loss_at(
     sigma: Tensor,
     noise: Tensor,
 ) -> Tensor:
-    """Weighted square error of the predicted clip. The weight, 1 / (s² + 0.05), is that of a velocity error, held back
-    near s = 0."""
-    noisy = (1 - broad(sigma)) * latents + broad(sigma) * noise
-    made = predict(transformer, noisy, sigma, text, control)
-    return ((made.float() - latents).pow(2) / (broad(sigma).pow(2) + 0.05)).mean()
+    """The error of the clip that is predicted out of noise."""
+    return clip_error(predict(transformer, noised(latents, noise, sigma), sigma, text, control), latents, sigma)
 
 
 def shift_at(config: DenoisingConfig, done: float) -> float:
@@ -174,9 +182,8 @@ def train(config: DenoisingConfig, vae: AutoencoderKLWan, out: Path) -> Networks
         log.write(json.dumps(values) + "\n")
         log.flush()
 
-    state = (
-        torch.load(out / "state.pt", map_location=device, weights_only=True) if (out / "state.pt").exists() else None
-    )
+    checkpoints = Checkpoints(out, config.checkpoint_every_s)
+    state = checkpoints.read(device)
     if state is None:
         if (out / "read.pt").exists():
             networks.text_encoder.load_state_dict(torch.load(out / "read.pt", map_location=device, weights_only=True))
@@ -204,7 +211,6 @@ def train(config: DenoisingConfig, vae: AutoencoderKLWan, out: Path) -> Networks
     pool = ShotPool(encode, device, rng, config.pool)
     pool.fill(config.pool_start)
     started = time.monotonic()
-    saved = started if state is not None else -float("inf")  # what was learned before is kept at once
     total, seen, step, last = 0.0, 0, first, False
     while not last:
         elapsed = spent + time.monotonic() - started
@@ -228,22 +234,22 @@ def train(config: DenoisingConfig, vae: AutoencoderKLWan, out: Path) -> Networks
         if step % 25 == 0 or last:
             note(step=step, loss=round(total / seen, 5), placed=round(placed, 3), elapsed_s=round(elapsed, 1))
             total, seen = 0.0, 0
-        if time.monotonic() - saved > config.checkpoint_every_s or last:
-            saved = time.monotonic()
-            kept = {
-                "transformer": networks.transformer.state_dict(),
-                "text_encoder": networks.text_encoder.state_dict(),
-                "averages": [average.weights for average in averages],
-                "trainers": trainers.state_dict(),
-                "readers": readers.state_dict(),
-                "reader": reader.state_dict(),
-                "step": step,
-                "elapsed_s": elapsed,
-            }
-            torch.save(kept, out / "state.tmp")
-            (out / "state.tmp").replace(out / "state.pt")
+        begun = state is None and step == first + 1  # what was read and placed before is kept at once
+        if checkpoints.due or begun or last:
+            checkpoints.keep(
+                {
+                    "transformer": networks.transformer.state_dict(),
+                    "text_encoder": networks.text_encoder.state_dict(),
+                    "averages": [average.weights for average in averages],
+                    "trainers": trainers.state_dict(),
+                    "readers": readers.state_dict(),
+                    "reader": reader.state_dict(),
+                    "step": step,
+                    "elapsed_s": elapsed,
+                }
+            )
     log.close()
-    return averaged(config.networks, out / "state.pt")
+    return averaged(config.networks, checkpoints.path)
 
 
 def averaged(config: NetworkConfig, state_path: Path) -> Networks:

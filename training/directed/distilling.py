@@ -17,10 +17,21 @@ from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from training.checkpoints import Checkpoints
 from training.directed.codec import FastEncoder
 from training.directed.denoising import NOT_MATRICES, DenoisingConfig, numerics, prompts_for, stacked
 from training.directed.muon import Muons
-from training.directed.networks import NetworkConfig, Networks, broad, build, encode_prompts, predict, shifted
+from training.directed.networks import (
+    NetworkConfig,
+    Networks,
+    broad,
+    build,
+    clip_error,
+    encode_prompts,
+    noised,
+    predict,
+    shifted,
+)
 from training.directed.shots import ShotPool
 from training.ema import Average
 from training.optimisers import rate_share
@@ -115,7 +126,7 @@ def consistency_loss(
     text, empty = texts
     each = config.teacher_steps // config.segments
     start, below, end = grid[at], grid[at + 1], grid[(at // each + 1) * each]
-    noisy = (1 - broad(start)) * latents + broad(start) * noise
+    noisy = noised(latents, noise, start)
     with torch.no_grad():
         told = predict(teacher, noisy, start, text, control)
         untold = predict(teacher, noisy, start, empty, control)
@@ -124,7 +135,7 @@ def consistency_loss(
         there = torch.where(broad(below <= end), lower, moved(lower, said, below.clamp_min(1e-4), end))
         goal = leading_to(noisy, there, start, end)
     made = predict(student, noisy, start, text, control)
-    return ((made - goal).pow(2) / (broad(start).pow(2) + 0.05)).mean()
+    return clip_error(made, goal, start)
 
 
 def train(
@@ -144,8 +155,8 @@ def train(
     trainers = Muons(student.transformer, rate=config.rate, matrix_rate=config.matrix_rate, slow=NOT_MATRICES)
     average = Average(student.transformer, decay=0.99)
     first, spent = 0, 0.0
-    if (out / "state.pt").exists():
-        state = torch.load(out / "state.pt", map_location=device, weights_only=True)
+    checkpoints = Checkpoints(out, config.checkpoint_every_s)
+    if (state := checkpoints.read(device)) is not None:
         student.transformer.load_state_dict(state["transformer"])
         average.load(state["average"])
         trainers.load_state_dict(state["trainers"])
@@ -154,7 +165,7 @@ def train(
     torch.manual_seed(config.seed * 1_000_003 + first)
     pool = ShotPool(encode, device, rng, config.pool)
     pool.fill(config.pool_start)
-    started = saved = time.monotonic()
+    started = time.monotonic()
     total, seen, step, last = 0.0, 0, first, False
     log = (out / "log.jsonl").open("a")
     while not last:
@@ -179,19 +190,18 @@ def train(
             log.write(json.dumps(line) + "\n")
             log.flush()
             total, seen = 0.0, 0
-        if time.monotonic() - saved > config.checkpoint_every_s or last:
-            saved = time.monotonic()
-            kept = {
-                "transformer": student.transformer.state_dict(),
-                "average": average.weights,
-                "trainers": trainers.state_dict(),
-                "step": step,
-                "elapsed_s": elapsed,
-            }
-            torch.save(kept, out / "state.tmp")
-            (out / "state.tmp").replace(out / "state.pt")
+        if checkpoints.due or last:
+            checkpoints.keep(
+                {
+                    "transformer": student.transformer.state_dict(),
+                    "average": average.weights,
+                    "trainers": trainers.state_dict(),
+                    "step": step,
+                    "elapsed_s": elapsed,
+                }
+            )
     log.close()
-    return averaged(base.networks, teacher, out / "state.pt")
+    return averaged(base.networks, teacher, checkpoints.path)
 
 
 def averaged(config: NetworkConfig, teacher: Networks, state: Path) -> Networks:

@@ -19,14 +19,15 @@ from diffusers import WanVACEPipeline
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from training.checkpoints import Checkpoints
 from training.directed.codec import FastEncoder
 from training.directed.conditions import conditions
 from training.directed.control import control
-from training.directed.denoising import NOT_MATRICES, numerics, stacked
+from training.directed.denoising import NOT_MATRICES, loss_at, numerics, stacked
 from training.directed.distilling import DistillingConfig, levels
 from training.directed.drawing import draw
 from training.directed.muon import Muons
-from training.directed.networks import Networks, broad, encode_prompts, predict
+from training.directed.networks import Networks, clip_error, encode_prompts, noised, predict
 from training.directed.scenes import CANVASES, Shot, act, fields, words
 from training.directed.sentences import sentence
 from training.directed.shots import SHARES, ShotPool
@@ -87,23 +88,16 @@ def levels_of_steps(config: DistillingConfig) -> Tensor:
     return levels(config)[:-1][:: config.teacher_steps // config.segments]
 
 
-def loss_at(networks: Networks, latents: Tensor, told: Tensor, prompts: Sequence[str], sigma: Tensor) -> Tensor:
-    """Weighted square error of the clips that the model sees in noisy latents."""
-    noisy = (1 - broad(sigma)) * latents + broad(sigma) * torch.randn_like(latents)
-    said = predict(networks.transformer, noisy, sigma, encode_prompts(networks, prompts, PROMPT_TOKENS), told)
-    return ((said - latents).pow(2) / (broad(sigma).pow(2) + 0.05)).mean()
-
-
 def kept_loss(
     networks: Networks, before: Networks, latents: Tensor, told: Tensor, prompts: Sequence[str], sigma: Tensor
 ) -> Tensor:
-    """The same against what the model said `before`."""
-    noisy = (1 - broad(sigma)) * latents + broad(sigma) * torch.randn_like(latents)
+    """The error against what the model said `before`."""
+    noisy = noised(latents, torch.randn_like(latents), sigma)
     text = encode_prompts(networks, prompts, PROMPT_TOKENS)
     with torch.no_grad():
         goal = predict(before.transformer, noisy, sigma, text, told)
     said = predict(networks.transformer, noisy, sigma, text, told)
-    return ((said - goal).pow(2) / (broad(sigma).pow(2) + 0.05)).mean()
+    return clip_error(said, goal, sigma)
 
 
 def train(config: FocusConfig, turbo: DistillingConfig, folder: Path, out: Path) -> WanVACEPipeline:
@@ -122,20 +116,20 @@ def train(config: FocusConfig, turbo: DistillingConfig, folder: Path, out: Path)
     trainers = Muons(networks.transformer, rate=config.rate, matrix_rate=config.matrix_rate, slow=NOT_MATRICES)
     average = Average(networks.transformer, decay=0.98)
     step, spent = 0, 0.0
-    if (out / "state.pt").exists():
-        state = torch.load(out / "state.pt", weights_only=True)
+    device = torch.device("cpu")
+    checkpoints = Checkpoints(out, config.checkpoint_every_s)
+    if (state := checkpoints.read(device)) is not None:
         networks.transformer.load_state_dict(state["transformer"])
         average.load(state["average"])
         trainers.load_state_dict(state["trainers"])
         step, spent = int(state["step"]), float(state["elapsed_s"])
-    device = torch.device("cpu")
     rng = np.random.default_rng([config.seed, 29, step])
     torch.manual_seed(config.seed * 1_000_003 + step)
     pool = ShotPool(encode, device, rng, config.pool)
     pool.fill(config.pool_start)
     sigmas = levels_of_steps(turbo)
     log = (out / "log.jsonl").open("a")
-    started = saved = time.monotonic()
+    started = time.monotonic()
     done = 0.0
     while done < 1:
         elapsed = spent + time.monotonic() - started
@@ -149,9 +143,9 @@ def train(config: FocusConfig, turbo: DistillingConfig, folder: Path, out: Path)
         latents, told_others = stacked(others, device)
         at = torch.randint(0, len(sigmas), (2, config.batch))
         with numerics(device):
-            new = loss_at(
-                networks, encode.normalised(clips), told, [sentence(rng, shot) for shot in shots], sigmas[at[0]]
-            )
+            text = encode_prompts(networks, [sentence(rng, shot) for shot in shots], PROMPT_TOKENS)
+            clean = encode.normalised(clips)
+            new = loss_at(networks.transformer, clean, told, text, sigmas[at[0]], torch.randn_like(clean))
             said = [sentence(rng, one.shot) for one in others]
             old = kept_loss(networks, before, latents, told_others, said, sigmas[at[1]])
         trainers.step(new + config.keep_weight * old, rate_share(step, done, config.warmup_steps))
@@ -161,19 +155,18 @@ def train(config: FocusConfig, turbo: DistillingConfig, folder: Path, out: Path)
             line = {"step": step, "taught": round(float(new.detach()), 5), "kept": round(float(old.detach()), 5)}
             log.write(json.dumps(line | {"elapsed_s": round(elapsed)}) + "\n")
             log.flush()
-        if time.monotonic() - saved > config.checkpoint_every_s or done >= 1:
-            saved = time.monotonic()
-            kept = {
-                "transformer": networks.transformer.state_dict(),
-                "average": average.weights,
-                "trainers": trainers.state_dict(),
-                "step": step,
-                "elapsed_s": elapsed,
-            }
-            torch.save(kept, out / "state.tmp")
-            (out / "state.tmp").replace(out / "state.pt")
+        if checkpoints.due or done >= 1:
+            checkpoints.keep(
+                {
+                    "transformer": networks.transformer.state_dict(),
+                    "average": average.weights,
+                    "trainers": trainers.state_dict(),
+                    "step": step,
+                    "elapsed_s": elapsed,
+                }
+            )
     log.close()
-    networks.transformer.load_state_dict(torch.load(out / "state.pt", weights_only=True)["average"])
+    average.applied(networks.transformer)
     networks.transformer.eval()
     return pipeline
 

@@ -141,3 +141,14 @@ def broad(values: Tensor) -> Tensor:
 def shifted(uniform: Tensor, shift: float | Tensor) -> Tensor:
     """Noise levels in (0, 1), moved towards noise by `shift` (Esser et al., 2024, eq. 23)."""
     return shift * uniform / (1 + (shift - 1) * uniform)
+
+
+def noised(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Latents at levels (batch,) of noise, on the straight path."""
+    return (1 - broad(sigma)) * latents + broad(sigma) * noise
+
+
+def clip_error(said: Tensor, wanted: Tensor, sigma: Tensor) -> Tensor:
+    """Weighted square error of clips that were seen in noise. The weight, 1 / (s² + 0.05), is that of a velocity error,
+    held back near s = 0."""
+    return ((said.float() - wanted).pow(2) / (broad(sigma).pow(2) + 0.05)).mean()

@@ -16,7 +16,7 @@ from selenium.webdriver.support.select import Select
 from serve.config import Pools
 from tests.serve.http.endpoint import Endpoint, OwnIntake, catalog_with, endpoint, pool
 from tests.serve.page.fleet import film
-from tests.serve.page.test_page import at, no_errors, photograph, probe, text, until, write
+from tests.serve.page.test_page import at, enter, no_errors, photograph, probe, text, until, write
 
 pytestmark = pytest.mark.slow
 
@@ -35,8 +35,7 @@ def served(tmp_path: Path) -> Iterator[Endpoint]:
 @pytest.fixture
 def page(browser: Chrome, served: Endpoint) -> Chrome:
     """The part of the form that directs, open, for the model that takes all of it."""
-    browser.get(served.url)
-    at(browser, "#key").send_keys(served.secret + Keys.ENTER)
+    enter(browser, served)
     until(lambda: len(Select(at(browser, "#variant")).options) > 2, "the models")
     Select(at(browser, "#variant")).select_by_value("directed")
     Select(at(browser, "#ratio")).select_by_value("128:128")

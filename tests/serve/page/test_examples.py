@@ -15,7 +15,7 @@ from schemas.examples import Example
 from serve.config import Pools
 from tests.serve.http.endpoint import Endpoint, OwnIntake, catalog_with, endpoint, pool
 from tests.serve.page.test_direct import TOLD, give, on_stage, slide
-from tests.serve.page.test_page import at, no_errors, photograph, probe, text, until, write
+from tests.serve.page.test_page import at, enter, no_errors, photograph, probe, text, until, write
 
 pytestmark = pytest.mark.slow
 
@@ -71,8 +71,7 @@ def served(tmp_path: Path) -> Iterator[Endpoint]:
 
 @pytest.fixture
 def page(browser: Chrome, served: Endpoint) -> Chrome:
-    browser.get(served.url)
-    at(browser, "#key").send_keys(served.secret + Keys.ENTER)
+    enter(browser, served)
     until(lambda: buttons(browser), "the examples")
     return browser
 
